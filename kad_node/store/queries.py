@@ -1,0 +1,300 @@
+"""Questions to the store: records by name, lists in pages, search, arrivals, counts. Read-only SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kad_node.query import Filter
+from kad_protocol.errors import Reason
+from kad_protocol.fold import Problem
+from kad_protocol.names import FeedId
+from kad_protocol.v1 import records_pb2
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["ArrivalRow", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRow:
+    """One version of one record. Times in microseconds since 1970 (UTC)."""
+
+    rid: int
+    feed: FeedId
+    record: str
+    latest: int
+    kind: int
+    state: int
+    created: int
+    retraction: str
+    version: int
+    index: int | None
+    audience: int
+    updated: int
+    #: ``salt || content``; empty if it is not here.
+    content: bytes
+    #: Index in the simpul's feed of the first observation that covers this version.
+    observation: int | None
+    #: The value by which the list is ordered.
+    order: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalRow:
+    """Something that arrived."""
+
+    sequence: int
+    type: int
+    time: int
+    record: RecordRow
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """What is known of one member besides the state of its feed."""
+
+    state: int
+    category: int
+    observed: int
+    profile: bytes
+    records: int
+    last_entry: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemRow:
+    """An entry without effect."""
+
+    feed: FeedId
+    index: int
+    problem: Problem
+    time: int
+
+
+_ORDER = {
+    "update_time": "r.updated",
+    "create_time": "r.created",
+    "start_time": "IFNULL(r.start_time, 0)",
+    "name": "f.forum || '/' || r.ulid",
+}
+_TIMES = {"update_time": "r.updated", "create_time": "r.created", "start_time": "r.start_time", "end_time": "r.end_time"}
+_ENUMS = {"kind": "r.kind", "state": "r.state", "audience": "r.audience"}
+_OPERATORS = frozenset({"=", "<", "<=", ">", ">="})
+
+_COLUMNS = (
+    "r.rid, f.origin, r.ulid, r.version, r.kind, r.state, r.created, r.retraction, v.version, v.idx, v.audience, v.updated,"
+    " IFNULL(CASE WHEN v.idx IS NULL THEN (SELECT content FROM outbox o WHERE o.seq = v.outbox)"
+    " ELSE (SELECT content FROM entry e WHERE e.pos = (r.feed << 40) + v.idx) END, x''),"
+    " (SELECT MIN(o.idx) FROM observation o WHERE o.feed = r.feed AND o.size > v.idx)"
+)
+_NEWEST = "record r JOIN feed f ON f.id = r.feed JOIN version v ON v.rid = r.rid AND v.version = r.version"
+
+
+def _row(row: tuple[Any, ...]) -> RecordRow:
+    return RecordRow(row[0], FeedId.parse(row[1]), *row[2:])
+
+
+class Queries:
+    """The reading half of a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def record(self, forum: str, record: str, version: int, own: FeedId) -> RecordRow | None:
+        """One record by name, newest version if ``version`` is 0. Where two federations have a forum of that id, one's own wins."""
+        row = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM record r JOIN feed f ON f.id = r.feed"
+            " JOIN version v ON v.rid = r.rid AND v.version = CASE WHEN ? = 0 THEN r.version ELSE ? END"
+            " WHERE f.forum = ? AND r.ulid = ? ORDER BY f.federation = ? DESC, f.epoch DESC LIMIT 1",
+            (version, version, forum, record, own.federation),
+        ).fetchone()
+        return None if row is None else _row(row)
+
+    def versions(self, rid: int, after: int, limit: int) -> list[RecordRow]:
+        """Versions of a record after a number, oldest first."""
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM record r JOIN feed f ON f.id = r.feed JOIN version v ON v.rid = r.rid"
+            " WHERE r.rid = ? AND v.version > ? ORDER BY v.version LIMIT ?",
+            (rid, after, limit),
+        )
+        return [_row(row) for row in rows]
+
+    def records(  # noqa: PLR0913 - the parts of one question
+        self,
+        *,
+        forum: str,
+        where: Filter,
+        order: str,
+        descending: bool,
+        after: tuple[Any, int] | None,
+        limit: int,
+        retracted: bool,
+    ) -> list[RecordRow]:
+        """A page of records. ``after`` is the order value and the ``rid`` of the last one of the page before: inserts in
+        between move nothing."""
+        key = _ORDER[order]
+        clauses, values = _where(where)
+        if forum:
+            clauses.append("f.forum = ?")
+            values.append(forum)
+        if not retracted and not any(term.field == "state" for term in where.terms):
+            clauses.append("r.state <> ?")
+            values.append(records_pb2.RECORD_STATE_RETRACTED)
+        if after is not None:
+            clauses.append(f"({key}, r.rid) {'<' if descending else '>'} (?, ?)")
+            values.extend(after)
+        direction = "DESC" if descending else "ASC"
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS}, {key} FROM {_NEWEST} WHERE {' AND '.join(clauses) or '1'}"
+            f" ORDER BY {key} {direction}, r.rid {direction} LIMIT ?",
+            (*values, limit),
+        )
+        return [_row(row) for row in rows]
+
+    def search(self, match: str, where: Filter, offset: int, limit: int) -> list[RecordRow]:
+        """Hits of an FTS5 expression, best first."""
+        clauses, values = _where(where)
+        clauses.append("r.state IN (?, ?)")
+        values.extend([records_pb2.RECORD_STATE_PUBLISHED, records_pb2.RECORD_STATE_QUEUED])
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM record_text t JOIN {_NEWEST} ON r.rid = t.rowid"
+            f" WHERE record_text MATCH ? AND {' AND '.join(clauses)} ORDER BY bm25(record_text, 1.0, 2.0), r.rid LIMIT ? OFFSET ?",
+            (match, *values, limit, offset),
+        )
+        return [_row(row) for row in rows]
+
+    def arrivals(self, after: int, where: Filter, limit: int) -> tuple[list[ArrivalRow], int]:
+        """Arrivals after a sequence number, and the number up to which was looked."""
+        rows = self._connection.execute(
+            "SELECT seq, rid, version, type, time FROM event WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+        ).fetchall()
+        found: list[ArrivalRow] = []
+        clauses, values = _where(where)
+        for sequence, rid, version, kind, time in rows:
+            row = self._connection.execute(
+                f"SELECT {_COLUMNS} FROM record r JOIN feed f ON f.id = r.feed JOIN version v ON v.rid = r.rid AND v.version = ?"
+                f" WHERE r.rid = ? AND {' AND '.join(clauses) or '1'}",
+                (version, rid, *values),
+            ).fetchone()
+            if row is not None:
+                found.append(ArrivalRow(sequence, kind, time, _row(row)))
+        return found, rows[-1][0] if rows else after
+
+    def last_arrival(self) -> int:
+        """The newest sequence number; 0 if nothing has arrived."""
+        return int(self._connection.execute("SELECT IFNULL(MAX(seq), 0) FROM event").fetchone()[0])
+
+    def forum_feeds(self, forum: str) -> list[FeedId]:
+        """Feeds of a forum id, newest epoch first."""
+        rows = self._connection.execute("SELECT origin FROM feed WHERE forum = ? ORDER BY epoch DESC, federation", (forum,))
+        return [FeedId.parse(origin) for (origin,) in rows]
+
+    def member(self, feed: FeedId) -> MemberRow:
+        """What is known of a member besides the state of its feed."""
+        row = self._connection.execute(
+            "SELECT IFNULL(m.state, 0), IFNULL(m.category, 0), IFNULL((SELECT MAX(size) FROM observation o WHERE o.feed = f.id), 0),"
+            " IFNULL(p.data, x''), (SELECT COUNT(*) FROM record r WHERE r.feed = f.id AND r.state = ?),"
+            " IFNULL((SELECT body FROM entry e WHERE e.pos = (f.id << 40) + f.size - 1), x'')"
+            " FROM feed f LEFT JOIN member m ON m.feed = f.id LEFT JOIN profile p ON p.feed = f.id WHERE f.origin = ?",
+            (records_pb2.RECORD_STATE_PUBLISHED, feed.origin),
+        ).fetchone()
+        return MemberRow(*(row or (0, 0, 0, b"", 0, b"")))
+
+    def membership(self, feed: FeedId) -> int:
+        """``MembershipState`` of a feed, 0 if the simpul never spoke of it."""
+        row = self._connection.execute(
+            "SELECT m.state FROM member m JOIN feed f ON f.id = m.feed WHERE f.origin = ?", (feed.origin,)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def members(self) -> list[tuple[FeedId, int]]:
+        """Feeds that the simpul spoke of, with their ``MembershipState``."""
+        rows = self._connection.execute("SELECT f.origin, m.state FROM member m JOIN feed f ON f.id = m.feed ORDER BY f.origin")
+        return [(FeedId.parse(origin), state) for origin, state in rows]
+
+    def observed(self, observer: FeedId, feed: FeedId) -> int:
+        """The largest size of ``feed`` that ``observer`` observed."""
+        row = self._connection.execute(
+            "SELECT IFNULL(MAX(o.size), 0) FROM observation o JOIN feed f ON f.id = o.feed JOIN feed s ON s.id = o.observer"
+            " WHERE f.origin = ? AND s.origin = ?",
+            (feed.origin, observer.origin),
+        ).fetchone()
+        return int(row[0])
+
+    def profile_version(self, feed: FeedId) -> int:
+        """How many profiles a feed has published, as far as they were folded."""
+        row = self._connection.execute(
+            "SELECT IFNULL((SELECT CAST(value AS INTEGER) FROM local WHERE kind = 'profile-version' AND key = ?), 0)", (feed.origin,)
+        ).fetchone()
+        return int(row[0])
+
+    def problems(self, limit: int) -> list[ProblemRow]:
+        """Entries without effect, newest first."""
+        rows = self._connection.execute(
+            "SELECT f.origin, p.idx, p.reason, p.message, p.waiting, p.time FROM problem p JOIN feed f ON f.id = p.feed"
+            " ORDER BY p.id DESC LIMIT ?",
+            (limit,),
+        )
+        return [
+            ProblemRow(FeedId.parse(origin), index, Problem(Reason(reason), message, bool(waiting)), time)
+            for origin, index, reason, message, waiting, time in rows
+        ]
+
+    def missing_contents(self, limit: int) -> list[tuple[FeedId, int]]:
+        """Entries whose content has not arrived."""
+        rows = self._connection.execute(
+            "SELECT f.origin, p.idx FROM problem p JOIN feed f ON f.id = p.feed WHERE p.reason = ? AND p.waiting ORDER BY p.id LIMIT ?",
+            (Reason.CONTENT_MISSING.value, limit),
+        )
+        return [(FeedId.parse(origin), index) for origin, index in rows]
+
+    def reason_counts(self) -> dict[str, int]:
+        """How often each reason stands against an entry here or was given to a peer."""
+        rows = self._connection.execute(
+            "SELECT reason, SUM(n) FROM (SELECT reason, COUNT(*) AS n FROM problem GROUP BY reason"
+            " UNION ALL SELECT reason, count FROM refusal) GROUP BY reason ORDER BY reason"
+        )
+        return dict(rows.fetchall())
+
+    def evidence(self) -> list[tuple[FeedId, bytes]]:
+        """Kept proofs of misbehaviour, oldest first."""
+        rows = self._connection.execute("SELECT f.origin, e.data FROM evidence e JOIN feed f ON f.id = e.feed ORDER BY e.id")
+        return [(FeedId.parse(origin), data) for origin, data in rows]
+
+    def local(self, kind: str, key: str) -> bytes | None:
+        """Something that only this node needs."""
+        row = self._connection.execute("SELECT value FROM local WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        return None if row is None else row[0]
+
+    def locals(self, kind: str) -> dict[str, bytes]:
+        """All of a kind."""
+        return dict(self._connection.execute("SELECT key, value FROM local WHERE kind = ? ORDER BY key", (kind,)).fetchall())
+
+    def meta(self, key: str) -> bytes | None:
+        """A fact about this store."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def check(self) -> list[str]:
+        """What SQLite finds wrong with its own file; empty when all is well."""
+        found = [text for (text,) in self._connection.execute("PRAGMA integrity_check(20)")]
+        return [] if found == ["ok"] else found
+
+
+def _where(where: Filter) -> tuple[list[str], list[Any]]:
+    clauses: list[str] = []
+    values: list[Any] = []
+    for term in where.terms:
+        if term.field in _TIMES and term.operator in _OPERATORS:
+            clauses.append(f"{_TIMES[term.field]} {term.operator} ?")
+        elif term.field in _ENUMS:
+            clauses.append(f"{_ENUMS[term.field]} = ?")
+        elif term.field == "forum":
+            clauses.append("f.forum = ?")
+        else:
+            clauses.append("EXISTS (SELECT 1 FROM term t WHERE t.field = ? AND t.value = ? AND t.rid = r.rid)")
+            values.append(term.field)
+        values.append(term.value)
+    return clauses, values

@@ -1,0 +1,413 @@
+"""The SQL behind ``kad_protocol.store`` and ``kad_protocol.fold``: one transaction, in a store's thread.
+
+Nothing here decides anything; it keeps what it is told and finds it again. Questions that people ask (lists, search) are in
+``kad_node.store.queries``.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from typing import TYPE_CHECKING, Any
+
+from kad_node import stems
+from kad_node.store.queries import Queries
+from kad_protocol.errors import Reason, StorageError
+from kad_protocol.fold import Problem, RecordHead
+from kad_protocol.names import FeedId
+from kad_protocol.store import FeedState, StoredEntry
+from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+__all__ = ["SqliteTransaction", "micros_now"]
+
+_STATE = (
+    "origin, genesis, size, tail, frontier, root, checkpoint, signed_size, target, log_keys, role, authority_index, quarantine"
+)
+
+
+def micros_now() -> int:
+    """This machine's clock, in microseconds since 1970 (UTC)."""
+    return clock.time_ns() // 1000
+
+
+def _state(row: tuple[Any, ...]) -> FeedState:
+    return FeedState(FeedId.parse(row[0]), *row[1:])
+
+
+class _Tiles:
+    """Merkle tiles of one feed (``merkle.TileStore``)."""
+
+    __slots__ = ("_base", "_connection")
+
+    def __init__(self, connection: sqlite3.Connection, feed: int) -> None:
+        self._connection = connection
+        self._base = feed << 40
+
+    def get(self, level: int, index: int) -> bytes | None:
+        row = self._connection.execute("SELECT hashes FROM tile WHERE pos = ?", (self._base | level << 37 | index,)).fetchone()
+        return None if row is None else row[0]
+
+    def put(self, level: int, index: int, data: bytes) -> None:
+        self._connection.execute(
+            "INSERT INTO tile (pos, hashes) VALUES (?, ?) ON CONFLICT (pos) DO UPDATE SET hashes = excluded.hashes",
+            (self._base | level << 37 | index, data),
+        )
+
+
+class SqliteTransaction(Queries):
+    """See ``LogTransaction`` and ``FoldTransaction`` for what the methods promise."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        #: Feeds whose signed size changed or that are new; told to listeners after the commit.
+        self.touched: set[FeedId] = set()
+        self._ids: dict[FeedId, int] = {}
+
+    def rolled_back(self) -> None:
+        """A unit of this transaction was undone; forget what was remembered of it."""
+        self._ids.clear()
+
+    # The log.
+
+    def _id(self, feed: FeedId) -> int:
+        number = self._find_id(feed)
+        if number is None:
+            raise StorageError(Reason.FEED_NOT_FOUND, f"the feed {feed} is not in the store", feed=feed)
+        return number
+
+    def _find_id(self, feed: FeedId) -> int | None:
+        number = self._ids.get(feed)
+        if number is None:
+            row = self._connection.execute("SELECT id FROM feed WHERE origin = ?", (feed.origin,)).fetchone()
+            if row is None:
+                return None
+            number = self._ids[feed] = row[0]
+        return number
+
+    def feed(self, feed: FeedId) -> FeedState | None:
+        row = self._connection.execute(f"SELECT {_STATE} FROM feed WHERE origin = ?", (feed.origin,)).fetchone()
+        return None if row is None else _state(row)
+
+    def feeds(self) -> list[FeedState]:
+        return [_state(row) for row in self._connection.execute(f"SELECT {_STATE} FROM feed ORDER BY origin")]
+
+    def save_feed(self, state: FeedState) -> None:
+        values = (
+            state.genesis,
+            state.size,
+            state.tail,
+            state.frontier,
+            state.root,
+            state.checkpoint,
+            state.signed_size,
+            state.target,
+            state.log_keys,
+            state.role,
+            state.authority_index,
+            state.quarantine,
+        )
+        changed = self._connection.execute(
+            "UPDATE feed SET genesis = ?, size = ?, tail = ?, frontier = ?, root = ?, checkpoint = ?, signed_size = ?, target = ?,"
+            " log_keys = ?, role = ?, authority_index = ?, quarantine = ? WHERE origin = ?",
+            (*values, state.feed.origin),
+        ).rowcount
+        if not changed:
+            feed = state.feed
+            self._connection.execute(
+                f"INSERT INTO feed ({_STATE}, federation, forum, epoch) VALUES ({', '.join('?' * 16)})",
+                (feed.origin, *values, feed.federation, feed.forum, feed.epoch),
+            )
+        self.touched.add(state.feed)
+
+    def insert_entries(self, feed: FeedId, first: int, entries: Sequence[bytes], contents: Sequence[bytes]) -> None:
+        position = self._id(feed) << 40 | first
+        self._connection.executemany(
+            "INSERT INTO entry (pos, body, content) VALUES (?, ?, ?)",
+            ((position + i, body, content) for i, (body, content) in enumerate(zip(entries, contents, strict=True))),
+        )
+
+    def entries(self, feed: FeedId, after: int, limit: int, max_bytes: int) -> list[StoredEntry]:
+        base = self._id(feed) << 40
+        found: list[StoredEntry] = []
+        used = 0
+        rows = self._connection.execute(
+            "SELECT pos, body, content FROM entry WHERE pos >= ? AND pos < ? ORDER BY pos LIMIT ?",
+            (base + after, base + (1 << 40), limit),
+        )
+        for position, body, content in rows:
+            index = position - base
+            if index != after + len(found):
+                raise StorageError(Reason.STORE_CORRUPT, f"{feed}: entry {after + len(found)} is missing", feed=feed)
+            used += len(body) + len(content)
+            if found and used > max_bytes:
+                break
+            found.append(StoredEntry(index, body, content))
+        rows.close()
+        return found
+
+    def set_content(self, feed: FeedId, index: int, content: bytes) -> None:
+        self._connection.execute("UPDATE entry SET content = ? WHERE pos = ?", (content, self._id(feed) << 40 | index))
+
+    def tiles(self, feed: FeedId) -> _Tiles:
+        return _Tiles(self._connection, self._id(feed))
+
+    def pin_checkpoint(self, feed: FeedId, size: int, note: bytes) -> None:
+        self._connection.execute(
+            "INSERT INTO pinned_checkpoint (feed, size, note) VALUES (?, ?, ?)", (self._id(feed), size, note)
+        )
+
+    def pinned_checkpoint(self, feed: FeedId, after: int) -> tuple[int, bytes] | None:
+        row: tuple[int, bytes] | None = self._connection.execute(
+            "SELECT size, note FROM pinned_checkpoint WHERE feed = ? AND size > ? ORDER BY size LIMIT 1", (self._id(feed), after)
+        ).fetchone()
+        return row
+
+    def add_evidence(self, feed: FeedId, evidence: bytes) -> None:
+        self._connection.execute(
+            "INSERT INTO evidence (feed, time, data) VALUES (?, ?, ?)", (self._id(feed), micros_now(), evidence)
+        )
+
+    # What the log says.
+
+    def unfolded(self) -> list[FeedId]:
+        rows = self._connection.execute(
+            "SELECT origin FROM feed WHERE folded < size ORDER BY role = ? DESC, id", (entry_pb2.MEMBER_ROLE_SIMPUL,)
+        )
+        return [FeedId.parse(origin) for (origin,) in rows]
+
+    def folded(self, feed: FeedId) -> int:
+        row = self._connection.execute("SELECT folded FROM feed WHERE origin = ?", (feed.origin,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def set_folded(self, feed: FeedId, size: int) -> None:
+        self._connection.execute("UPDATE feed SET folded = ? WHERE origin = ?", (size, feed.origin))
+        self.touched.add(feed)
+
+    def record_head(self, feed: FeedId, record: str) -> RecordHead | None:
+        row = self._connection.execute(
+            "SELECT MAX(v.version), r.kind, r.state FROM record r JOIN version v ON v.rid = r.rid AND v.idx IS NOT NULL"
+            " WHERE r.feed = ? AND r.ulid = ?",
+            (self._id(feed), record),
+        ).fetchone()
+        return None if row[0] is None else RecordHead(row[0], row[1], row[2] == records_pb2.RECORD_STATE_RETRACTED)
+
+    def put_version(
+        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+    ) -> None:
+        state = records_pb2.RECORD_STATE_CONTENT_MISSING if content is None else records_pb2.RECORD_STATE_PUBLISHED
+        rid = self._save_version(feed, version, time, content, state, index=index)
+        first = version.version == 1
+        self._event(
+            rid, version.version, records_pb2.RECORD_EVENT_TYPE_CREATED if first else records_pb2.RECORD_EVENT_TYPE_REVISED
+        )
+
+    def put_queued(
+        self, feed: FeedId, outbox: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content
+    ) -> None:
+        """A version waits in the outbox: shown on this node as QUEUED, unknown to others."""
+        self._save_version(feed, version, time, content, records_pb2.RECORD_STATE_QUEUED, outbox=outbox)
+
+    def _save_version(
+        self,
+        feed: FeedId,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        state: int,
+        *,
+        index: int | None = None,
+        outbox: int | None = None,
+    ) -> int:
+        number = self._id(feed)
+        start = end = None
+        if content is not None and content.WhichOneof("kind") == "agenda_item":
+            item = content.agenda_item
+            start = item.start_time.ToMicroseconds() if item.HasField("start_time") else None
+            end = item.end_time.ToMicroseconds() if item.HasField("end_time") else start
+        row = self._connection.execute("SELECT rid FROM record WHERE feed = ? AND ulid = ?", (number, version.record)).fetchone()
+        if row is None:
+            rid = int(
+                self._connection.execute(
+                    "INSERT INTO record (feed, ulid, version, kind, audience, state, created, updated, start_time, end_time)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *(number, version.record, version.version, version.kind, version.audience, state),
+                        *(time, time, start, end),
+                    ),
+                ).lastrowid
+                or 0
+            )
+        else:
+            rid = row[0]
+            self._connection.execute(
+                "UPDATE record SET version = ?, audience = ?, state = ?, updated = ?, start_time = ?, end_time = ? WHERE rid = ?",
+                (version.version, version.audience, state, time, start, end, rid),
+            )
+        self._connection.execute(
+            "INSERT OR REPLACE INTO version (rid, version, idx, outbox, audience, updated) VALUES (?, ?, ?, ?, ?, ?)",
+            (rid, version.version, index, outbox, version.audience, time),
+        )
+        self._index_terms(rid, content)
+        return rid
+
+    def put_content(self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, content: content_pb2.Content) -> None:
+        row = self._connection.execute(
+            "SELECT r.rid, r.version, r.state, v.updated FROM record r JOIN version v ON v.rid = r.rid AND v.version = ?"
+            " WHERE r.feed = ? AND r.ulid = ? AND v.idx = ?",
+            (version.version, self._id(feed), version.record, index),
+        ).fetchone()
+        if row is None:
+            return
+        rid, newest, state, updated = row
+        if newest == version.version and state == records_pb2.RECORD_STATE_CONTENT_MISSING:
+            self._save_version(feed, version, updated, content, records_pb2.RECORD_STATE_PUBLISHED, index=index)
+        self._event(rid, version.version, records_pb2.RECORD_EVENT_TYPE_CONTENT_ARRIVED)
+
+    def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:  # noqa: ARG002 - the log has the index
+        row = self._connection.execute(
+            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ?", (self._id(feed), retraction.record)
+        ).fetchone()
+        if row is None:
+            return
+        rid, version, state = row
+        self._connection.execute(
+            "UPDATE record SET state = ?, retraction = ?, updated = ? WHERE rid = ?",
+            (records_pb2.RECORD_STATE_RETRACTED, reason, time, rid),
+        )
+        self._index_terms(rid, None)
+        if state != records_pb2.RECORD_STATE_RETRACTED:
+            self._event(rid, version, records_pb2.RECORD_EVENT_TYPE_RETRACTED)
+
+    def _index_terms(self, rid: int, content: content_pb2.Content | None) -> None:
+        self._connection.execute("DELETE FROM term WHERE rid = ?", (rid,))
+        self._connection.execute("DELETE FROM record_text WHERE rowid = ?", (rid,))
+        if content is None:
+            return
+        terms = {("sector", str(int(sector))) for sector in content.sectors}
+        terms |= {("tag", tag.casefold()) for tag in content.tags}
+        for region in content.regions:
+            parts = region.code.split(".")
+            terms |= {("region", ".".join(parts[: n + 1])) for n in range(len(parts))}
+        self._connection.executemany("INSERT INTO term (field, value, rid) VALUES (?, ?, ?)", [(*term, rid) for term in terms])
+        text = text_of(content)
+        self._connection.execute(
+            "INSERT INTO record_text (rowid, stems, words) VALUES (?, ?, ?)", (rid, " ".join(stems.index_terms(text)), text)
+        )
+
+    def _event(self, rid: int, version: int, kind: int) -> None:
+        self._connection.execute(
+            "INSERT INTO event (rid, version, type, time) VALUES (?, ?, ?, ?)", (rid, version, kind, micros_now())
+        )
+
+    def put_profile(self, feed: FeedId, index: int, profile: content_pb2.ForumProfile) -> None:
+        self._connection.execute(
+            "INSERT INTO profile (feed, idx, data) VALUES (?, ?, ?) ON CONFLICT (feed) DO UPDATE"
+            " SET idx = excluded.idx, data = excluded.data WHERE excluded.idx >= profile.idx",
+            (self._id(feed), index, profile.SerializeToString()),
+        )
+
+    def put_observation(self, observer: FeedId, index: int, feed: FeedId, size: int, root: bytes) -> None:
+        number = self._find_id(feed)
+        if number is not None:
+            self._connection.execute(
+                "INSERT OR IGNORE INTO observation (feed, size, observer, idx, root) VALUES (?, ?, ?, ?, ?)",
+                (number, size, self._id(observer), index, root),
+            )
+
+    def put_membership(self, simpul: FeedId, index: int, feed: FeedId, state: int, category: int) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO member (feed, simpul, idx, state, category) VALUES (?, ?, ?, ?, ?)",
+            (self._id(feed), self._id(simpul), index, state, category),
+        )
+        self.touched.add(feed)
+
+    def put_problem(self, feed: FeedId, index: int, problem: Problem) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO problem (feed, idx, reason, message, time, waiting) VALUES (?, ?, ?, ?, ?, ?)",
+            (self._id(feed), index, problem.reason.value, problem.message[:500], micros_now(), problem.waiting),
+        )
+
+    def clear_problem(self, feed: FeedId, index: int) -> None:
+        self._connection.execute("DELETE FROM problem WHERE feed = ? AND idx = ?", (self._id(feed), index))
+
+    def forget_fold(self) -> None:
+        """Throw away all that was folded, so that it is folded anew. Queued versions are put back by their owner."""
+        for table in ("member", "observation", "profile", "record", "version", "term", "record_text", "event", "problem"):
+            self._connection.execute(f"DELETE FROM {table}")
+        self._connection.execute("UPDATE feed SET folded = 0")
+
+    # The outbox and other local affairs.
+
+    def queue(self, record: str, entry: bytes, content: bytes) -> int:
+        """Put a change at the end of the outbox; returns its number."""
+        cursor = self._connection.execute("INSERT INTO outbox (record, entry, content) VALUES (?, ?, ?)", (record, entry, content))
+        return int(cursor.lastrowid or 0)
+
+    def queued(self) -> list[tuple[int, bytes, bytes]]:
+        """The outbox, oldest first: number, entry, content."""
+        return self._connection.execute("SELECT seq, entry, content FROM outbox ORDER BY seq").fetchall()
+
+    def queued_count(self) -> int:
+        """How many changes wait."""
+        return int(self._connection.execute("SELECT COUNT(*) FROM outbox").fetchone()[0])
+
+    def unqueue(self, seq: int) -> None:
+        """A change left the outbox, for the feed or for the list of problems."""
+        self._connection.execute("DELETE FROM outbox WHERE seq = ?", (seq,))
+        rids = self._connection.execute("SELECT rid, version FROM version WHERE outbox = ?", (seq,)).fetchall()
+        for rid, version in rids:
+            self._connection.execute("DELETE FROM version WHERE rid = ? AND version = ?", (rid, version))
+            left = self._connection.execute("SELECT MAX(version) FROM version WHERE rid = ?", (rid,)).fetchone()[0]
+            if left is None:
+                self._index_terms(rid, None)
+                self._connection.execute("DELETE FROM record WHERE rid = ?", (rid,))
+            else:
+                self._connection.execute(
+                    "UPDATE record SET version = ?, state = ? WHERE rid = ?", (left, records_pb2.RECORD_STATE_PUBLISHED, rid)
+                )
+
+    def put_local(self, kind: str, key: str, value: bytes) -> None:
+        """Keep something that only this node needs."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO local (kind, key, value, time) VALUES (?, ?, ?, ?)", (kind, key, value, micros_now())
+        )
+
+    def delete_local(self, kind: str, key: str) -> None:
+        """Forget it."""
+        self._connection.execute("DELETE FROM local WHERE kind = ? AND key = ?", (kind, key))
+
+    def expire_local(self, kind: str, before: int) -> None:
+        """Forget what is older than ``before`` (microseconds since 1970)."""
+        self._connection.execute("DELETE FROM local WHERE kind = ? AND time < ?", (kind, before))
+
+    def count_refusal(self, reason: str) -> None:
+        """Something was refused."""
+        self._connection.execute(
+            "INSERT INTO refusal (reason, count) VALUES (?, 1) ON CONFLICT (reason) DO UPDATE SET count = count + 1", (reason,)
+        )
+
+    def put_meta(self, key: str, value: bytes) -> None:
+        """Keep a fact about this store."""
+        self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def text_of(content: content_pb2.Content) -> str:
+    """All text of a content that people may look for, as one string."""
+    parts: list[str] = []
+    _collect(content, parts)
+    return "\n".join(parts)
+
+
+_NOT_TEXT = frozenset({"time_zone", "language", "recurrence", "online_url", "record", "code", "website", "email"})
+
+
+def _collect(message: Any, parts: list[str]) -> None:  # noqa: ANN401 - any message
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING and field.name not in _NOT_TEXT:
+            parts.extend([value] if isinstance(value, str) else value)
+        elif field.type == field.TYPE_MESSAGE:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _collect(part, parts)

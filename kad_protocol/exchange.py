@@ -1,0 +1,500 @@
+"""The symmetric exchange: one session over one stream, the same code on both sides.
+
+A session speaks frames and knows nothing of gRPC, disks or SQL: it is given an iterator of incoming frames, a function that sends one,
+and a ``Replica``, which is what this member holds and accepts. So it runs over a real channel, over a file, or in a test with a
+network that one can cut.
+
+How it goes::
+
+    both      Hello, then heads of everything that is held or wanted (size 0 = wanted, nothing here yet)
+    both      heads are compared: a fork shows here, and a member learns here what others hold of its own feed
+    sender    for each feed that the other named: batches from where it is to the signed head, feeds in turn
+    receiver  verifies, stores, and acknowledges after the fsync
+    idle      a heartbeat says that the sender lives
+
+The sender keeps for each feed how much the other has and how much is on its way, and no queue. Two rules keep it fast and its memory
+bounded: while a batch of a feed is unacknowledged, what is new waits and goes together in the next one, unless there is enough for
+a full one; and never more bytes are on their way than the window that the receiver stated. A receiver that acknowledges nothing
+for a minute is sent away (``CONSUMER_TOO_SLOW``) and resumes later from what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from kad_protocol.errors import InvalidInputError, KadError, PreconditionError, QuotaError, Reason, UnavailableError
+from kad_protocol.names import FeedId
+from kad_protocol.v1 import replication_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+__all__ = ["PROTOCOL_VERSION", "Limits", "Replica", "Session", "SessionState"]
+
+log = logging.getLogger(__name__)
+
+PROTOCOL_VERSION = 1
+#: No frame is larger when serialised; channels refuse it before it is parsed.
+MAX_FRAME_BYTES = 2 << 20
+MAX_HEADS = 64
+MAX_FEEDS = 100_000
+MAX_CONTENT_REQUESTS = 256
+MAX_PARTS = 2048
+
+_MIN_WINDOW, _MAX_WINDOW = 64 << 10, 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one session may cost. Bytes are of serialised batches, times are seconds."""
+
+    frame_bytes: int = 512 << 10
+    batch_entries: int = 512
+    window_bytes: int = 4 << 20
+    heartbeat_seconds: float = 20.0
+    #: Nothing heard for so long: the peer is gone.
+    silence_seconds: float = 75.0
+    #: Bytes are on their way and nothing is acknowledged for so long: the peer is too slow.
+    stall_seconds: float = 60.0
+
+
+class Replica(Protocol):
+    """What this member holds, as the session needs it."""
+
+    @property
+    def own(self) -> FeedId:
+        """This member's own feed."""
+
+    def signed_sizes(self) -> dict[FeedId, int]:
+        """Every feed that is held or wanted, with the size of its newest checkpoint here. In memory; must not wait."""
+
+    def listen(self, listener: Callable[[Iterable[FeedId]], None]) -> Callable[[], None]:
+        """Call ``listener`` on the event loop when feeds have changed; returns how to stop."""
+
+    async def heads(self, feeds: Sequence[FeedId]) -> list[replication_pb2.Head]:
+        """Heads of these feeds."""
+
+    async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:
+        """Look at the heads of a peer: forks, and what it holds of our own feed. ``complete``: these were the last."""
+
+    async def read(self, feed: FeedId, after: int, max_entries: int, max_bytes: int) -> replication_pb2.Batch | None:
+        """The next batch for somebody who has ``after`` entries, None if there is none."""
+
+    async def accept(
+        self, peer: FeedId, batches: Sequence[tuple[replication_pb2.Batch, bytes]]
+    ) -> list[replication_pb2.Ack | replication_pb2.Refusal]:
+        """Verify and store batches, each with the checkpoint it leads to; answers when what was taken is on disk."""
+
+    async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
+        """Contents that are wanted."""
+
+    async def give(self, wanted: Sequence[replication_pb2.ContentRequest]) -> list[replication_pb2.ContentReply]:
+        """Contents that somebody wants, as far as they are here."""
+
+    async def take(self, peer: FeedId, contents: Sequence[replication_pb2.ContentReply]) -> None:
+        """Contents that were wanted."""
+
+
+@dataclass(slots=True)
+class SessionState:
+    """How a session is doing, for people."""
+
+    peer: FeedId | None = None
+    software: str = ""
+    started: float = field(default_factory=time.time)
+    last_heard: float = field(default_factory=time.time)
+    sent: int = 0
+    received: int = 0
+    refused: int = 0
+    clock_skew_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """What the peer has of one feed, as far as we know."""
+
+    #: Entries that are on its disk, by its own word.
+    acknowledged: int
+    #: Entries that are there or on the way.
+    sent: int
+    #: The checkpoint last sent, which need not be sent again.
+    checkpoint: bytes = b""
+    #: It does not want more of this feed from us, for now.
+    stopped: bool = False
+
+
+class Session:
+    """One stream with one peer, from Hello to the end.
+
+    Args:
+        replica: what we hold.
+        expected: who the channel says the peer is (federation and forum; the epoch does not matter), None for a file.
+        software: for the peer's logs.
+        limits: what this may cost.
+    """
+
+    def __init__(self, replica: Replica, expected: FeedId | None, software: str, limits: Limits | None = None) -> None:
+        self._replica = replica
+        self._expected = expected
+        self._software = software
+        self._limits = limits or Limits()
+        self.state = SessionState()
+        self._wake = asyncio.Event()
+        self._outgoing: dict[FeedId, _Outgoing] = {}
+        self._announced: set[FeedId] = set()
+        self._to_announce: deque[FeedId] = deque()
+        self._ready: deque[FeedId] = deque()
+        self._in_ready: set[FeedId] = set()
+        self._flying: deque[tuple[FeedId, int, int]] = deque()
+        self._flying_bytes = 0
+        self._last_progress = time.monotonic()
+        self._window = _MIN_WINDOW
+        self._answers: deque[replication_pb2.Ack | replication_pb2.Refusal] = deque()
+        self._wanted: list[replication_pb2.ContentRequest] = []
+        self._asking = False
+        self._targets: dict[FeedId, bytes] = {}
+        self._heads_due: int | None = None
+        self._goodbye: replication_pb2.Goodbye | None = None
+
+    def close(self, reason: Reason, message: str) -> None:
+        """Say goodbye and end the session; returns at once."""
+        if self._goodbye is None:
+            self._goodbye = replication_pb2.Goodbye(reason=reason.value, message=message[:500])
+            self._wake.set()
+
+    @property
+    def behind(self) -> int:
+        """Entries that the peer is still to get from us."""
+        sizes = self._replica.signed_sizes()
+        return sum(
+            max(0, sizes.get(feed, 0) - out.acknowledged) for feed, out in self._outgoing.items() if not out.stopped
+        )
+
+    async def run(
+        self,
+        incoming: AsyncIterator[replication_pb2.Frame],
+        send: Callable[[replication_pb2.Frame], Awaitable[None]],
+    ) -> None:
+        """Exchange until one side ends it. Returns when the peer said goodbye or ended its half, or after ``close``.
+
+        Raises:
+            KadError: the peer broke the protocol, is not who the channel says, or fell silent.
+        """
+        unlisten = self._replica.listen(self._changed)
+        reader = asyncio.create_task(self._read(incoming), name="exchange-reader")
+        writer = asyncio.create_task(self._write(send), name="exchange-writer")
+        try:
+            done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            unlisten()
+            for task in (reader, writer):
+                task.cancel()
+            for task in (reader, writer):
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    # What comes in.
+
+    async def _read(self, incoming: AsyncIterator[replication_pb2.Frame]) -> None:
+        iterator = aiter(incoming)
+        first = True
+        while True:
+            try:
+                frame = await asyncio.wait_for(anext(iterator), self._limits.silence_seconds)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise UnavailableError(
+                    Reason.PEER_UNREACHABLE, f"nothing heard for {self._limits.silence_seconds:.0f} s", seconds=self._limits.silence_seconds
+                ) from None
+            self.state.last_heard = time.time()
+            _check_frame(frame, first=first)
+            if first:
+                self._greet(frame.hello)
+                first = False
+            await self._handle(frame)
+            if frame.HasField("goodbye"):
+                log.info("goodbye from peer: %s %s", frame.goodbye.reason[:60], frame.goodbye.message[:200])
+                return
+
+    def _greet(self, hello: replication_pb2.Hello) -> None:
+        if hello.protocol != PROTOCOL_VERSION:
+            self.close(Reason.PROTOCOL_VERSION, f"we speak version {PROTOCOL_VERSION}")
+            raise PreconditionError(
+                Reason.PROTOCOL_VERSION, f"the peer speaks version {hello.protocol}, we speak {PROTOCOL_VERSION}", theirs=hello.protocol
+            )
+        peer = FeedId.parse(hello.feed)
+        expected = self._expected
+        if expected is not None and (peer.federation, peer.forum) != (expected.federation, expected.forum):
+            raise InvalidInputError(Reason.IDENTITY_INVALID, f"{expected.forum} calls itself {peer}", feed=peer)
+        self.state.peer = peer
+        self.state.software = hello.software[:64]
+        self._window = min(max(hello.window_bytes, _MIN_WINDOW), _MAX_WINDOW)
+        if hello.head_count > MAX_FEEDS:
+            raise QuotaError(Reason.QUOTA_EXCEEDED, f"the peer announces {hello.head_count} feeds", limit=MAX_FEEDS)
+        self._heads_due = hello.head_count
+
+    async def _handle(self, frame: replication_pb2.Frame) -> None:
+        peer = self.state.peer
+        if peer is None:  # _greet ran before the first frame was handled
+            raise InvalidInputError(Reason.FRAME_MALFORMED, "a frame before the hello")
+        if frame.heads or self._heads_due == 0:
+            await self._take_heads(peer, frame.heads)
+        if frame.batches:
+            await self._take_batches(peer, frame.batches)
+        for ack in frame.acks:
+            self._take_ack(FeedId.parse(ack.feed), ack.size)
+        for refusal in frame.refusals:
+            self._take_refusal(refusal)
+        self._wanted.extend(frame.content_requests)
+        if len(self._wanted) > MAX_CONTENT_REQUESTS:
+            raise QuotaError(Reason.QUOTA_EXCEEDED, "more contents asked for than may be at once", limit=MAX_CONTENT_REQUESTS)
+        if frame.content_replies:
+            await self._replica.take(peer, frame.content_replies)
+            self._asking = False
+        if frame.HasField("heartbeat"):
+            self.state.clock_skew_ms = frame.heartbeat.time.ToMilliseconds() - time.time_ns() // 1_000_000
+            self._asking = False
+        self._wake.set()
+
+    async def _take_heads(self, peer: FeedId, heads: Sequence[replication_pb2.Head]) -> None:
+        complete = False
+        if self._heads_due is not None:
+            self._heads_due -= len(heads)
+            complete = self._heads_due <= 0
+        known = self._replica.signed_sizes()
+        for head in heads:
+            feed = FeedId.parse(head.feed)
+            out = self._outgoing.get(feed)
+            if out is None:
+                if len(self._outgoing) >= MAX_FEEDS:
+                    raise QuotaError(Reason.QUOTA_EXCEEDED, "the peer names too many feeds", limit=MAX_FEEDS)
+                self._outgoing[feed] = _Outgoing(head.size, head.size)
+            else:
+                out.acknowledged = max(out.acknowledged, head.size)
+                out.sent = max(out.sent, head.size)
+                out.stopped = False
+            if feed in known:
+                self._schedule(feed)
+        await self._replica.meet(peer, heads, complete=complete)
+        if complete:
+            self._heads_due = None
+
+    async def _take_batches(self, peer: FeedId, batches: Sequence[replication_pb2.Batch]) -> None:
+        complete: list[tuple[replication_pb2.Batch, bytes]] = []
+        for batch in batches:
+            feed = FeedId.parse(batch.feed)
+            if batch.checkpoint:
+                self._targets[feed] = batch.checkpoint
+            complete.append((batch, self._targets.get(feed, b"")))
+            # Whoever sends it has it: what we store now is not to be sent back.
+            out = self._outgoing.setdefault(feed, _Outgoing(0, 0))
+            end = batch.after + len(batch.entries)
+            out.acknowledged, out.sent = max(out.acknowledged, end), max(out.sent, end)
+        answers = await self._replica.accept(peer, complete)
+        for (batch, _), answer in zip(complete, answers, strict=True):
+            if isinstance(answer, replication_pb2.Ack):
+                self.state.received += len(batch.entries)
+            else:
+                self.state.refused += 1
+        self._answers.extend(answers)
+
+    def _take_ack(self, feed: FeedId, size: int) -> None:
+        out = self._outgoing.get(feed)
+        if out is None or size > out.sent:
+            # An acknowledgement of more than was sent: the peer got it elsewhere, which is fine.
+            if out is not None:
+                out.sent = out.acknowledged = max(out.acknowledged, size)
+        else:
+            self.state.sent += max(0, size - out.acknowledged)
+            out.acknowledged = max(out.acknowledged, size)
+        self._landed(feed, size)
+        self._schedule(feed)
+
+    def _landed(self, feed: FeedId, size: int) -> None:
+        kept = deque(item for item in self._flying if item[0] != feed or item[1] > size)
+        self._flying = kept
+        self._flying_bytes = sum(item[2] for item in kept)
+        self._last_progress = time.monotonic()
+
+    def _take_refusal(self, refusal: replication_pb2.Refusal) -> None:
+        feed = FeedId.parse(refusal.feed)
+        log.warning("%s refused a batch of %s after %d: %s %s", self.state.peer, feed, refusal.after, refusal.reason[:40], refusal.message[:200])
+        self.state.refused += 1
+        self._landed(feed, 1 << 62)
+        out = self._outgoing.get(feed)
+        if out is None:
+            return
+        if refusal.reason == Reason.POSITION_MISMATCH.value and refusal.size < out.sent:
+            # The peer is further back than we thought; go on from where it is.
+            out.acknowledged = out.sent = refusal.size
+            out.checkpoint = b""
+            self._schedule(feed)
+        else:
+            out.stopped = True
+
+    # What goes out.
+
+    def _changed(self, feeds: Iterable[FeedId]) -> None:
+        for feed in feeds:
+            if feed not in self._announced:
+                self._announced.add(feed)
+                self._to_announce.append(feed)
+            self._schedule(feed)
+        self._wake.set()
+
+    def _schedule(self, feed: FeedId) -> None:
+        if feed not in self._in_ready:
+            self._in_ready.add(feed)
+            self._ready.append(feed)
+
+    async def _write(self, send: Callable[[replication_pb2.Frame], Awaitable[None]]) -> None:
+        sizes = self._replica.signed_sizes()
+        self._announced.update(sizes)
+        self._to_announce.extend(sorted(sizes))
+        hello = replication_pb2.Hello(
+            protocol=PROTOCOL_VERSION,
+            feed=self._replica.own.origin,
+            nonce=secrets.token_bytes(16),
+            software=self._software[:64],
+            window_bytes=self._limits.window_bytes,
+            head_count=len(sizes),
+        )
+        frame = replication_pb2.Frame(hello=hello)
+        await self._add_heads(frame)
+        await send(frame)
+        last = time.monotonic()
+        while True:
+            frame = await self._compose()
+            if self._goodbye is not None:
+                frame.goodbye.CopyFrom(self._goodbye)
+                await send(frame)
+                return
+            if frame.ByteSize():
+                await send(frame)
+                last = time.monotonic()
+                continue
+            self._check_stall()
+            wait = max(0.0, last + self._limits.heartbeat_seconds - time.monotonic())
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait)
+            except TimeoutError:
+                frame = replication_pb2.Frame(heartbeat=self._heartbeat())
+                frame.heads.extend(await self._replica.heads([self._replica.own]))
+                await send(frame)
+                last = time.monotonic()
+
+    async def _compose(self) -> replication_pb2.Frame:
+        """Everything that may be said now."""
+        self._wake.clear()
+        frame = replication_pb2.Frame()
+        while self._answers and len(frame.acks) + len(frame.refusals) < MAX_PARTS:
+            answer = self._answers.popleft()
+            if isinstance(answer, replication_pb2.Ack):
+                frame.acks.append(answer)
+            else:
+                frame.refusals.append(answer)
+        await self._add_heads(frame)
+        if self._wanted:
+            wanted, self._wanted = self._wanted, []
+            frame.content_replies.extend(await self._replica.give(wanted))
+        elif self._heads_due is None and not self._asking:
+            missing = await self._replica.missing(32)
+            frame.content_requests.extend(missing)
+            self._asking = bool(missing)
+        await self._add_batches(frame)
+        return frame
+
+    async def _add_heads(self, frame: replication_pb2.Frame) -> None:
+        if not self._to_announce:
+            return
+        feeds = [self._to_announce.popleft() for _ in range(min(len(self._to_announce), MAX_HEADS))]
+        frame.heads.extend(await self._replica.heads(feeds))
+        if self._to_announce:
+            self._wake.set()
+
+    async def _add_batches(self, frame: replication_pb2.Frame) -> None:
+        """Feeds in turn, one batch of each, so that a small forum is never behind a large one."""
+        used = 0
+        sizes = self._replica.signed_sizes()
+        for _ in range(len(self._ready)):
+            if used >= self._limits.frame_bytes or self._flying_bytes >= self._window:
+                return
+            feed = self._ready.popleft()
+            self._in_ready.discard(feed)
+            out = self._outgoing.get(feed)
+            if out is None or out.stopped:
+                continue
+            available = sizes.get(feed, 0) - out.sent
+            if available <= 0 or (out.sent > out.acknowledged and available < self._limits.batch_entries):
+                # Nothing new, or an unacknowledged batch: its acknowledgement schedules this feed again.
+                continue
+            batch = await self._replica.read(feed, out.sent, self._limits.batch_entries, self._limits.frame_bytes - used)
+            if batch is None:
+                continue
+            if batch.checkpoint == out.checkpoint:
+                batch = _without_checkpoint(batch)
+            else:
+                out.checkpoint = batch.checkpoint
+            out.sent = batch.after + len(batch.entries)
+            size = batch.ByteSize()
+            used += size
+            frame.batches.append(batch)
+            self._flying.append((feed, out.sent, size))
+            if not self._flying_bytes:
+                self._last_progress = time.monotonic()
+            self._flying_bytes += size
+            if sizes.get(feed, 0) > out.sent:
+                self._schedule(feed)
+
+    def _check_stall(self) -> None:
+        if self._flying and time.monotonic() - self._last_progress > self._limits.stall_seconds:
+            self.close(Reason.CONSUMER_TOO_SLOW, "nothing was acknowledged for too long")
+            self._wake.set()
+
+    def _heartbeat(self) -> replication_pb2.Heartbeat:
+        lines = "".join(f"{feed} {size}\n" for feed, size in sorted(self._replica.signed_sizes().items()))
+        heartbeat = replication_pb2.Heartbeat(vector_digest=hashlib.sha256(lines.encode()).digest())
+        heartbeat.time.GetCurrentTime()
+        return heartbeat
+
+
+def _without_checkpoint(batch: replication_pb2.Batch) -> replication_pb2.Batch:
+    copy = replication_pb2.Batch()
+    copy.CopyFrom(batch)
+    copy.ClearField("checkpoint")
+    return copy
+
+
+def _check_frame(frame: replication_pb2.Frame, *, first: bool) -> None:
+    """Counts, before anything in it is looked at. Its size was limited by the channel."""
+    if frame.HasField("hello") != first:
+        raise InvalidInputError(Reason.FRAME_MALFORMED, "a hello belongs in the first frame and only there")
+    feeds = {batch.feed for batch in frame.batches}
+    too_many = (
+        len(frame.heads) > MAX_HEADS
+        or len(frame.batches) > MAX_PARTS
+        or len(frame.acks) > MAX_PARTS
+        or len(frame.refusals) > MAX_PARTS
+        or len(frame.content_requests) > MAX_CONTENT_REQUESTS
+        or len(frame.content_replies) > MAX_CONTENT_REQUESTS
+    )
+    if too_many or len(feeds) != len(frame.batches):
+        raise InvalidInputError(Reason.FRAME_MALFORMED, "too many parts in a frame, or two batches of one feed")
+
+
+def refusal_of(batch: replication_pb2.Batch, error: KadError, size: int) -> replication_pb2.Refusal:
+    """The answer to a batch that was not taken; ``size`` is what is here of its feed."""
+    return replication_pb2.Refusal(
+        feed=batch.feed[:255], after=batch.after, reason=error.reason.value, message=error.message[:500], size=size
+    )

@@ -1,0 +1,264 @@
+"""What the feeds say: members, observations, profiles, records. State is what one gets by folding entries, in feed order.
+
+Folding follows storing: an entry is first verified and durable (``kad_protocol.feed``), then folded, once, in the order of its
+feed. What is folded can be thrown away and made again from the feeds at any time, for example by a version that
+understands more. An entry that has no effect leaves a *problem* with its reason, so that nothing is skipped silently; a problem that
+waits for something (a content that has not arrived) is judged again when it comes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from google.protobuf.message import DecodeError
+
+from kad_protocol import content as contents
+from kad_protocol import feed as feeds
+from kad_protocol.authority import Action, Policy
+from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
+from kad_protocol.errors import InvalidInputError, KadError, Reason, VerificationError
+from kad_protocol.names import FeedId
+from kad_protocol.store import LogTransaction
+from kad_protocol.v1 import content_pb2, entry_pb2
+
+if TYPE_CHECKING:
+    from kad_protocol.store import FeedState, StoredEntry
+
+__all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived"]
+
+#: Grows when the same entries would fold to something else; a store then folds all feeds anew.
+FOLD_VERSION = 1
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHead:
+    """Where a record stands: its newest version."""
+
+    version: int
+    kind: int
+    retracted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an entry has no effect, or not yet."""
+
+    reason: Reason
+    message: str
+    waiting: bool = False
+
+
+class FoldTransaction(LogTransaction, Protocol):
+    """The feeds and what is folded from them, inside one transaction."""
+
+    def unfolded(self) -> list[FeedId]:
+        """Feeds with entries that have not been folded, simpuls first: who is a member is known before what members say."""
+
+    def folded(self, feed: FeedId) -> int:
+        """How many entries of a feed have been folded."""
+
+    def set_folded(self, feed: FeedId, size: int) -> None:
+        """Say so."""
+
+    def record_head(self, feed: FeedId, record: str) -> RecordHead | None:
+        """The newest version of a record that took effect."""
+
+    def put_version(
+        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+    ) -> None:
+        """A version of a record took effect; ``content`` is None while it has not arrived. ``time`` in microseconds."""
+
+    def put_content(self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, content: content_pb2.Content) -> None:
+        """The content of a version that had taken effect without it arrived."""
+
+    def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:
+        """A record was withdrawn."""
+
+    def put_profile(self, feed: FeedId, index: int, profile: content_pb2.ForumProfile) -> None:
+        """A forum described itself."""
+
+    def put_observation(self, observer: FeedId, index: int, feed: FeedId, size: int, root: bytes) -> None:
+        """The simpul observed a feed."""
+
+    def put_membership(self, simpul: FeedId, index: int, feed: FeedId, state: int, category: int) -> None:
+        """A member's standing changed."""
+
+    def put_problem(self, feed: FeedId, index: int, problem: Problem) -> None:
+        """An entry has no effect, or not yet. Replaces an earlier problem of the same entry."""
+
+    def clear_problem(self, feed: FeedId, index: int) -> None:
+        """What an entry waited for has come."""
+
+
+def advance(tx: FoldTransaction, policy: Policy, limit: int) -> int:
+    """Fold up to ``limit`` entries; returns how many were folded, so a result below ``limit`` means that nothing is left."""
+    done = 0
+    for feed in tx.unfolded():
+        state = tx.feed(feed)
+        if state is None:
+            continue
+        position = tx.folded(feed)
+        while position < state.size and done < limit:
+            for stored in tx.entries(feed, position, min(_CHUNK, state.size - position, limit - done), 4 << 20):
+                problem = _fold(tx, policy, state, stored)
+                if problem is not None:
+                    tx.put_problem(feed, stored.index, problem)
+                position = stored.index + 1
+                done += 1
+        tx.set_folded(feed, position)
+        if done >= limit:
+            break
+    return done
+
+
+def content_arrived(tx: FoldTransaction, feed: FeedId, index: int) -> None:
+    """Judge an entry again whose content has just been supplied. Does nothing if it has not been folded yet."""
+    if index >= tx.folded(feed):
+        return
+    stored = tx.entries(feed, index, 1, MAX_CONTENT_BLOB_BYTES)[0]
+    entry = parse_entry(stored.body)
+    if entry is None:
+        return
+    match entry.WhichOneof("body"):
+        case "record_version":
+            content, problem = _content(entry.record_version, stored)
+            if content is not None:
+                tx.put_content(feed, index, entry.record_version, content)
+        case "record_retraction":
+            problem = None
+            tx.put_retraction(feed, index, entry.record_retraction, time_of(entry), _retraction_reason(stored))
+        case "profile_version":
+            problem = _fold_profile(tx, feed, stored)
+        case _:
+            problem = None
+    if problem is None:
+        tx.clear_problem(feed, index)
+    else:
+        tx.put_problem(feed, index, problem)
+
+
+def _fold(tx: FoldTransaction, policy: Policy, state: FeedState, stored: StoredEntry) -> Problem | None:  # noqa: PLR0911 - one line for each kind
+    feed = state.feed
+    entry = parse_entry(stored.body)
+    if entry is None:
+        return Problem(Reason.ENTRY_MALFORMED, "the bytes are not an entry")
+    match entry.WhichOneof("body"):
+        case "genesis":
+            return None
+        case "record_version":
+            return _judged(policy, state, Action.PUBLISH, feed) or _fold_version(tx, feed, entry, stored)
+        case "record_retraction":
+            return _judged(policy, state, Action.RETRACT, feed) or _fold_retraction(tx, feed, entry, stored)
+        case "profile_version":
+            return _judged(policy, state, Action.DESCRIBE, feed) or _fold_profile(tx, feed, stored)
+        case "key_rotation":
+            return _judged(policy, state, Action.ROTATE_KEYS, feed)
+        case "observation":
+            return _fold_observation(tx, policy, state, entry, stored.index)
+        case "membership":
+            return _fold_membership(tx, policy, state, entry, stored.index)
+        case _:
+            return Problem(Reason.ENTRY_KIND_UNKNOWN, "an entry of a kind that this version does not know", waiting=True)
+
+
+def _judged(policy: Policy, state: FeedState, action: Action, owner: FeedId) -> Problem | None:
+    verdict = policy.may(state.feed, state.role, action, owner)
+    return None if verdict.allowed else Problem(verdict.reason or Reason.ROLE_INSUFFICIENT, verdict.message)
+
+
+def _fold_version(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, stored: StoredEntry) -> Problem | None:
+    version = entry.record_version
+    head = tx.record_head(feed, version.record)
+    if head is not None and head.retracted:
+        return Problem(Reason.RECORD_RETRACTED, f"record {version.record} was retracted before")
+    expected = 1 if head is None else head.version + 1
+    if version.version != expected or (head is not None and head.kind != version.kind):
+        return Problem(Reason.VERSION_OUT_OF_ORDER, f"record {version.record}: version {version.version} where {expected} was due")
+    if version.audience not in (content_pb2.AUDIENCE_PUBLIC, content_pb2.AUDIENCE_FEDERATION):
+        return Problem(Reason.AUDIENCE_NOT_SUPPORTED, f"record {version.record}: this version does not know its audience", waiting=True)
+    content, problem = _content(version, stored)
+    if problem is not None and not problem.waiting:
+        return problem
+    tx.put_version(feed, stored.index, version, time_of(entry), content)
+    return problem
+
+
+def _content(version: entry_pb2.RecordVersion, stored: StoredEntry) -> tuple[content_pb2.Content | None, Problem | None]:
+    if not stored.content:
+        return None, Problem(Reason.CONTENT_MISSING, f"the content of record {version.record} has not arrived", waiting=True)
+    try:
+        content = contents.parse_content(contents.split(stored.content)[1])
+        if contents.kind_of(content) != version.kind:
+            raise VerificationError(Reason.CONTENT_MALFORMED, "the content is of another kind than its entry says")  # noqa: TRY301
+        contents.check(content)
+    except KadError as error:
+        return None, Problem(error.reason, f"record {version.record} version {version.version}: {error}")
+    return content, None
+
+
+def _fold_retraction(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, stored: StoredEntry) -> Problem | None:
+    retraction = entry.record_retraction
+    head = tx.record_head(feed, retraction.record)
+    if head is None or head.retracted or head.version != retraction.version:
+        return Problem(Reason.VERSION_OUT_OF_ORDER, f"a retraction of record {retraction.record} that does not fit")
+    tx.put_retraction(feed, stored.index, retraction, time_of(entry), _retraction_reason(stored))
+    if not stored.content:
+        return Problem(Reason.CONTENT_MISSING, f"the reason for retracting {retraction.record} has not arrived", waiting=True)
+    return None
+
+
+def _retraction_reason(stored: StoredEntry) -> str:
+    if not stored.content:
+        return ""
+    try:
+        return entry_pb2.RetractionNotice.FromString(contents.split(stored.content)[1]).reason[:2000]
+    except (DecodeError, KadError):
+        return ""
+
+
+def _fold_profile(tx: FoldTransaction, feed: FeedId, stored: StoredEntry) -> Problem | None:
+    if not stored.content:
+        return Problem(Reason.CONTENT_MISSING, "the profile has not arrived", waiting=True)
+    try:
+        profile = content_pb2.ForumProfile.FromString(contents.split(stored.content)[1])
+        contents.check(profile)
+    except DecodeError:
+        return Problem(Reason.CONTENT_MALFORMED, "the profile is not one")
+    except KadError as error:
+        return Problem(error.reason, f"profile: {error}")
+    tx.put_profile(feed, stored.index, profile)
+    return None
+
+
+def _fold_observation(tx: FoldTransaction, policy: Policy, state: FeedState, entry: entry_pb2.Entry, index: int) -> Problem | None:
+    observation = entry.observation
+    try:
+        observed = FeedId.parse(observation.feed)
+    except InvalidInputError as error:
+        return Problem(Reason.ENTRY_MALFORMED, str(error))
+    if (problem := _judged(policy, state, Action.OBSERVE, observed)) is not None:
+        return problem
+    tx.put_observation(state.feed, index, observed, observation.size, observation.root)
+    return None
+
+
+def _fold_membership(tx: FoldTransaction, policy: Policy, state: FeedState, entry: entry_pb2.Entry, index: int) -> Problem | None:
+    membership = entry.membership
+    try:
+        member = FeedId.parse(membership.feed)
+    except InvalidInputError as error:
+        return Problem(Reason.ENTRY_MALFORMED, str(error))
+    if (problem := _judged(policy, state, Action.ADMIT, member)) is not None:
+        return problem
+    if member == state.feed or len(membership.genesis) != 32:  # noqa: PLR2004 - SHA-256
+        return Problem(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
+    try:
+        # This is what makes a node accept a feed at all: the simpul names its genesis, for everybody to see.
+        feeds.pin(tx, member, membership.genesis)
+    except VerificationError as error:
+        return Problem(error.reason, str(error))
+    tx.put_membership(state.feed, index, member, membership.state, membership.category)
+    return None
