@@ -1,0 +1,192 @@
+"""The home directory of a member: where everything of it lies.
+
+::
+
+    kad.toml                     configuration
+    role                         "node" or "simpul"
+    keys/epoch-0.key             the member's secret (0600, sealed if there is a passphrase)
+    channel/key.pem, certificate.pem, authority.pem      its channel certificate and who issued it
+    authority/key.pem, certificate.pem                   its own authority: the simpul's, or that of a node without a simpul
+    tokens/                      tokens of the local API
+    store.sqlite3                feeds and what is folded from them
+    lock, run.json               held and written by whoever has the home open
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from platformdirs import user_data_path
+
+from kad_node.files import write_atomic
+from kad_node.tokens import Tokens
+from kad_protocol import keys as keyfiles
+from kad_protocol.errors import InvalidInputError, KadError, NotFoundError, PreconditionError, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Home", "passphrase"]
+
+
+def passphrase(environ: Mapping[str, str]) -> bytes | None:
+    """The passphrase of the key file: ``KAD_PASSPHRASE``, or the systemd credential ``kad-passphrase``; None if there is none."""
+    if value := environ.get("KAD_PASSPHRASE"):
+        return value.encode()
+    if folder := environ.get("CREDENTIALS_DIRECTORY"):
+        path = Path(folder) / "kad-passphrase"
+        if path.exists():
+            return path.read_bytes().strip() or None
+    return None
+
+
+class Home:
+    """One home directory."""
+
+    def __init__(self, path: Path, role: str) -> None:
+        self.path = path
+        self.role = role
+        self.tokens = Tokens(path / "tokens")
+
+    @classmethod
+    def find(cls, option: str | None, environ: Mapping[str, str], role: str) -> Home:
+        """The home that is meant: ``--home``, else ``KAD_HOME``, else the user's usual place."""
+        chosen = option or environ.get("KAD_HOME")
+        return cls(Path(chosen).expanduser().absolute() if chosen else user_data_path(f"kad-{role}"), role)
+
+    @property
+    def config(self) -> Path:
+        """``kad.toml``; a home is initialised when it is there."""
+        return self.path / "kad.toml"
+
+    @property
+    def store(self) -> Path:
+        """The database."""
+        return self.path / "store.sqlite3"
+
+    def prepare(self) -> None:
+        """Make the directory for a new member. May be repeated until ``kad.toml`` is there, so an interrupted start goes on.
+
+        Raises:
+            PreconditionError: ``HOME_ALREADY_INITIALISED``, ``HOME_WRONG_ROLE``, ``HOME_NOT_WRITABLE``.
+        """
+        if self.config.exists():
+            raise PreconditionError(Reason.HOME_ALREADY_INITIALISED, f"{self.path} is the home of a member already", home=self.path)
+        try:
+            for folder in (self.path, *(self.path / name for name in ("keys", "channel", "authority", "tokens"))):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (self.path / "role").exists():
+                write_atomic(self.path / "role", self.role.encode())
+        except OSError as error:
+            raise PreconditionError(Reason.HOME_NOT_WRITABLE, f"{self.path}: {error.strerror}", home=self.path) from error
+        self._check_role()
+
+    def require(self) -> None:
+        """Check that this is a member's home, of the right role.
+
+        Raises:
+            NotFoundError: ``HOME_NOT_FOUND``. PreconditionError: ``HOME_WRONG_ROLE``, ``HOME_NOT_WRITABLE``.
+        """
+        if not self.config.exists():
+            raise NotFoundError(Reason.HOME_NOT_FOUND, f"there is no member's home in {self.path}", home=self.path, role=self.role)
+        self._check_role()
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PreconditionError(Reason.HOME_NOT_WRITABLE, f"{self.path} is not writable", home=self.path)
+
+    def _check_role(self) -> None:
+        role = (self.path / "role").read_text().strip()
+        if role != self.role:
+            raise PreconditionError(
+                Reason.HOME_WRONG_ROLE, f"{self.path} is the home of a {role}; use kad-{role}", home=self.path, role=role
+            )
+
+    # Keys.
+
+    def member_keys(self, environ: Mapping[str, str]) -> keyfiles.MemberKeys:
+        """The keys of the newest epoch.
+
+        Raises:
+            InvalidInputError: ``INVALID_PASSPHRASE``, ``INVALID_FILE``.
+        """
+        files = sorted((self.path / "keys").glob("epoch-*.key"))
+        if not files:
+            raise InvalidInputError(Reason.INVALID_FILE, f"there is no key in {self.path / 'keys'}")
+        return keyfiles.unseal(files[-1].read_bytes(), passphrase(environ))
+
+    def create_keys(self, environ: Mapping[str, str]) -> keyfiles.MemberKeys:
+        """The keys of epoch 0; those that are there already if an earlier start was interrupted."""
+        path = self.path / "keys" / "epoch-0.key"
+        if not path.exists():
+            write_atomic(path, keyfiles.seal(keyfiles.MemberKeys.generate(), passphrase(environ)), private=True)
+        return self.member_keys(environ)
+
+    # Channel.
+
+    def read(self, name: str) -> bytes:
+        """A file of the home.
+
+        Raises:
+            NotFoundError: ``HOME_NOT_FOUND``.
+        """
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            raise NotFoundError(Reason.HOME_NOT_FOUND, f"{self.path / name} is missing", home=self.path) from None
+
+    def write(self, name: str, data: bytes, *, private: bool = False) -> None:
+        """Replace a file of the home, durably."""
+        write_atomic(self.path / name, data, private=private)
+
+    # Who has it open.
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the home, so that two programs never write to it at once.
+
+        Raises:
+            PreconditionError: ``HOME_IN_USE``, ``HOME_NOT_WRITABLE``.
+        """
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise PreconditionError(Reason.HOME_NOT_WRITABLE, f"{self.path}: {error.strerror}", home=self.path) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = self.running().get("pid", "?")
+                raise PreconditionError(
+                    Reason.HOME_IN_USE, f"{self.path} is in use by process {pid}", home=self.path, pid=pid
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def locked(self) -> bool:
+        """Does anybody hold the home?"""
+        try:
+            with self.lock():
+                return False
+        except KadError as error:
+            return error.reason == Reason.HOME_IN_USE
+
+    def announce(self, api: str, addresses: Mapping[str, str]) -> None:
+        """Say where the daemon that holds this home can be reached."""
+        self.write("run.json", json.dumps({"pid": os.getpid(), "api": api, **addresses}).encode())
+
+    def withdraw(self) -> None:
+        """The daemon is gone."""
+        (self.path / "run.json").unlink(missing_ok=True)
+
+    def running(self) -> dict[str, Any]:
+        """What the daemon said of itself; may be stale unless the home is locked."""
+        try:
+            data = json.loads((self.path / "run.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
