@@ -57,6 +57,7 @@ MLDSA44_PUBLIC_BYTES = 1312
 MLDSA44_SIGNATURE_BYTES = 2420
 TIME_BYTES = 8
 ROOT_BYTES = 32
+MAX_SIZE = (1 << 63) - 1
 
 #: Encodings of Ed25519 points of small order, and of points that are not written in the one canonical way. With such a key one
 #: signature verifies many messages, so its owner could deny or fork at will; OpenSSL and Go accept them.
@@ -113,6 +114,12 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _check_ed25519(key: bytes) -> None:
+    y = int.from_bytes(key, "little") & ((1 << 255) - 1)
+    if len(key) != ED25519_PUBLIC_BYTES or key in _WEAK_ED25519 or y >= _FIELD_PRIME:
+        raise VerificationError(Reason.WEAK_KEY, "an Ed25519 key of the wrong length, of small order or not in canonical form")
+
+
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
     """A public key with its name, as C2SP writes it: ``name+hex(key id)+base64(type || key)``."""
@@ -150,6 +157,8 @@ class VerifierKey:
         expected = MLDSA44_PUBLIC_BYTES if key.type == SignatureType.MLDSA44_COSIGNATURE else ED25519_PUBLIC_BYTES
         if len(key.public_key) != expected or key.vkey != vkey:
             raise _malformed("a verifier key whose length or id is wrong")
+        if expected == ED25519_PUBLIC_BYTES:
+            _check_ed25519(key.public_key)
         return key
 
 
@@ -237,8 +246,8 @@ class Checkpoint:
         if len(lines) != 4 or lines[3] or not _SIZE.fullmatch(lines[1]):  # noqa: PLR2004 - origin, size, root, end
             raise VerificationError(Reason.CHECKPOINT_MALFORMED, "a checkpoint is three lines: origin, size, root")
         origin = lines[0]
-        if not origin or len(origin.encode()) > MAX_NAME_BYTES or origin == "cosignature/v1" or origin.startswith("subtree/"):
-            # Such a text could be read as the message of a cosignature.
+        if not _NAME.fullmatch(origin) or len(origin.encode()) > MAX_NAME_BYTES or origin == "cosignature/v1" or origin.startswith("subtree/"):
+            # Such a text could be read as the message of a cosignature, or its origin could be no key's name.
             raise VerificationError(Reason.CHECKPOINT_MALFORMED, "an origin that is empty, too long or reserved")
         try:
             root = _decode(lines[2], "the root")
@@ -246,7 +255,10 @@ class Checkpoint:
             raise VerificationError(Reason.CHECKPOINT_MALFORMED, str(error)) from error
         if len(root) != ROOT_BYTES:
             raise VerificationError(Reason.CHECKPOINT_MALFORMED, "a root has 32 bytes")
-        return cls(origin, int(lines[1]), root)
+        size = int(lines[1])
+        if size > MAX_SIZE or (size == 0 and root != hashlib.sha256().digest()):
+            raise VerificationError(Reason.CHECKPOINT_MALFORMED, "a size that is too large, or an empty tree with a root of its own")
+        return cls(origin, size, root)
 
 
 @dataclass(frozen=True)
@@ -262,12 +274,9 @@ class LogKeys:
     mldsa44_public: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        key = self.ed25519_public
-        if len(key) != ED25519_PUBLIC_BYTES or len(self.mldsa44_public) != MLDSA44_PUBLIC_BYTES:
+        if len(self.mldsa44_public) != MLDSA44_PUBLIC_BYTES:
             raise VerificationError(Reason.WEAK_KEY, "a public key of the wrong length")
-        y = int.from_bytes(key, "little") & ((1 << 255) - 1)
-        if key in _WEAK_ED25519 or y >= _FIELD_PRIME:
-            raise VerificationError(Reason.WEAK_KEY, "an Ed25519 key of small order or not in canonical form")
+        _check_ed25519(self.ed25519_public)
 
     @cached_property
     def ed25519(self) -> Ed25519PublicKey:
@@ -345,6 +354,9 @@ def subtree_message(cosigner: str, time: int, origin: str, start: int, end: int,
 
 def sign_checkpoint(checkpoint: Checkpoint, signers: Sequence[LogSigner]) -> bytes:
     """A signed note with two lines of each signer: one signer, or the old and the new one at a key rotation."""
+    Checkpoint.parse(checkpoint.text)
+    if not signers or any(signer.public.origin != checkpoint.origin for signer in signers):
+        raise VerificationError(Reason.WRONG_ORIGIN, "a checkpoint is signed by its own log", feed=checkpoint.origin)
     message = subtree_message(checkpoint.origin, 0, checkpoint.origin, 0, checkpoint.size, checkpoint.root)
     lines: list[SignatureLine] = []
     for signer in signers:
@@ -365,7 +377,8 @@ def open_checkpoint(data: bytes, keys: Sequence[LogKeys]) -> Checkpoint:
     """
     note = Note.parse(data)
     checkpoint = Checkpoint.parse(note.text)
-    message = subtree_message(checkpoint.origin, 0, checkpoint.origin, 0, checkpoint.size, checkpoint.root)
+    if not keys:
+        raise VerificationError(Reason.SIGNATURE_MISSING, "without a key no signature can be checked", feed=checkpoint.origin)
     for key in keys:
         if key.origin != checkpoint.origin:
             raise VerificationError(Reason.WRONG_ORIGIN, f"a checkpoint of {checkpoint.origin}, not of {key.origin}", feed=key.origin)
@@ -373,8 +386,8 @@ def open_checkpoint(data: bytes, keys: Sequence[LogKeys]) -> Checkpoint:
         for line in _lines(note, key.origin, first):
             _verify_ed25519(key, line.payload, checkpoint.text.encode())
         for line in _lines(note, key.origin, second):
-            if line.payload[:TIME_BYTES] != bytes(TIME_BYTES):
-                raise VerificationError(Reason.SIGNATURE_INVALID, "a log's own signature claims no time", feed=key.origin)
+            time = int.from_bytes(line.payload[:TIME_BYTES], "big")
+            message = subtree_message(key.origin, time, checkpoint.origin, 0, checkpoint.size, checkpoint.root)
             _verify_mldsa44(key, line.payload[TIME_BYTES:], message)
     return checkpoint
 
@@ -430,12 +443,16 @@ def verify_cosignatures(note: Note, witness: LogKeys) -> Cosignature:
     checkpoint = Checkpoint.parse(note.text)
     name = witness.origin
     first, second = witness.witness_lines
-    (ed25519,) = _lines(note, name, first.key_id)[:1]
-    (mldsa44,) = _lines(note, name, second.key_id)[:1]
-    if ed25519.payload[:TIME_BYTES] != mldsa44.payload[:TIME_BYTES]:
-        raise VerificationError(Reason.SIGNATURE_INVALID, f"the two cosignatures of {name} name two times", witness=name)
-    time = int.from_bytes(ed25519.payload[:TIME_BYTES], "big")
-    _verify_ed25519(witness, ed25519.payload[TIME_BYTES:], f"cosignature/v1\ntime {time}\n{note.text}".encode())
-    message = subtree_message(name, time, checkpoint.origin, 0, checkpoint.size, checkpoint.root)
-    _verify_mldsa44(witness, mldsa44.payload[TIME_BYTES:], message)
-    return Cosignature(name, time)
+    times: set[int] = set()
+    for line in _lines(note, name, first.key_id):
+        time = int.from_bytes(line.payload[:TIME_BYTES], "big")
+        _verify_ed25519(witness, line.payload[TIME_BYTES:], f"cosignature/v1\ntime {time}\n{note.text}".encode())
+        times.add(time)
+    for line in _lines(note, name, second.key_id):
+        time = int.from_bytes(line.payload[:TIME_BYTES], "big")
+        message = subtree_message(name, time, checkpoint.origin, 0, checkpoint.size, checkpoint.root)
+        _verify_mldsa44(witness, line.payload[TIME_BYTES:], message)
+        times.add(time)
+    if len(times) != 1 or 0 in times:
+        raise VerificationError(Reason.SIGNATURE_INVALID, f"the cosignatures of {name} name no time or several", witness=name)
+    return Cosignature(name, times.pop())

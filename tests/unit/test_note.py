@@ -57,6 +57,8 @@ def test_checkpoints_and_cosignatures_that_go_accepted(case: dict[str, Any]) -> 
     if "log_mldsa44_message_hex" in case:
         times = bytes.fromhex(case["log_mldsa44_message_hex"])
         assert times.startswith(b"subtree/v1\n\x00")
+    for whole in ("signed_note", "cosigned_note"):
+        assert note.open_checkpoint(case[whole].encode(), [LOG.public]) == checkpoint
     for cosignature in case["cosignatures"]:
         witness = signer(cosignature["cosigner"]).public
         text = cosignature["ed25519_line"] + cosignature["mldsa44_line"]
@@ -92,6 +94,10 @@ def test_a_checkpoint_needs_both_signatures_of_each_key() -> None:
         with pytest.raises(VerificationError) as caught:
             note.open_checkpoint(note.Note(parsed.text, (line,)).to_bytes(), [LOG.public])
         assert caught.value.reason == Reason.SIGNATURE_MISSING
+    with pytest.raises(VerificationError):
+        note.open_checkpoint(signed, [])
+    with pytest.raises(VerificationError):
+        note.sign_checkpoint(own(), [signer("kad.example/forum/javapromo")])
     new = note.LogSigner(ORIGIN, bytes(32), bytes(32))
     with pytest.raises(VerificationError):
         note.open_checkpoint(signed, [LOG.public, new.public])
@@ -125,7 +131,7 @@ def test_checkpoints_that_lenient_parsers_accept(case: dict[str, str]) -> None:
         note.Checkpoint.parse(case["text"])
 
 
-@pytest.mark.parametrize("origin", ["", "cosignature/v1", "subtree/v1", "x" * 256])
+@pytest.mark.parametrize("origin", ["", "cosignature/v1", "subtree/v1", "x" * 256, "a b", "a+b"])
 def test_reserved_origins(origin: str) -> None:
     with pytest.raises(VerificationError):
         note.Checkpoint.parse(f"{origin}\n0\n{'A' * 43}=\n")
