@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import snowballstemmer
 
-__all__ = ["index_terms", "match_expression"]
+__all__ = ["index_terms", "match_expression", "stems", "words"]
 
 _WORD = re.compile(r"[0-9a-z]+(?:[./-][0-9a-z]+)*")
 _NASAL = re.compile(r"(?:me|pe)(ng|ny|m|n)(?=[aiueo])")
@@ -34,7 +34,8 @@ def _stemmer() -> snowballstemmer.stemmer:
     return snowballstemmer.stemmer("indonesian")
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The words of a text: lower case, without accents; numbers such as "24/2019" stay whole."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
     return _WORD.findall(plain)[:_MAX_WORDS]
 
@@ -55,7 +56,7 @@ def stems(word: str) -> tuple[str, ...]:
 def index_terms(text: str) -> list[str]:
     """Stems of a text, in order; numbers such as "24/2019" stay whole and are also taken apart."""
     terms: list[str] = []
-    for word in _words(text):
+    for word in words(text):
         parts = re.split(r"[./-]", word)
         if len(parts) > 1:
             terms.append("".join(parts))
@@ -70,7 +71,7 @@ def match_expression(query: str) -> str:
     The last word also matches as a beginning, in the raw words, so that search works while one types.
     """
     clauses: list[str] = []
-    parts = [part for word in _words(query)[:20] for part in re.split(r"[./-]", word) if part]
+    parts = [part for word in words(query)[:20] for part in re.split(r"[./-]", word) if part]
     for position, part in enumerate(parts):
         choices = [f'stems : "{stem}"' for stem in stems(part)]
         if position == len(parts) - 1:

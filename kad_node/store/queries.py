@@ -9,7 +9,7 @@ from kad_node.query import Filter
 from kad_protocol.errors import Reason
 from kad_protocol.fold import Problem
 from kad_protocol.names import FeedId
-from kad_protocol.v1 import records_pb2
+from kad_protocol.v1 import entry_pb2, records_pb2
 
 if TYPE_CHECKING:
     import sqlite3
@@ -223,12 +223,15 @@ class Queries:
         ).fetchone()
         return int(row[0])
 
-    def profile_version(self, feed: FeedId) -> int:
-        """How many profiles a feed has published, as far as they were folded."""
-        row = self._connection.execute(
-            "SELECT IFNULL((SELECT CAST(value AS INTEGER) FROM local WHERE kind = 'profile-version' AND key = ?), 0)", (feed.origin,)
-        ).fetchone()
-        return int(row[0])
+    def retraction_queued(self, record: str) -> bool:
+        """Does a retraction of one's own record wait in the outbox?"""
+        rows = self._connection.execute("SELECT entry FROM outbox WHERE record = ?", (record,)).fetchall()
+        return any(entry_pb2.Entry.FromString(body).WhichOneof("body") == "record_retraction" for (body,) in rows)
+
+    def unfolded_count(self, feed: FeedId) -> int:
+        """Entries of a feed that are stored but not folded yet."""
+        row = self._connection.execute("SELECT size - folded FROM feed WHERE origin = ?", (feed.origin,)).fetchone()
+        return 0 if row is None else int(row[0])
 
     def problems(self, limit: int) -> list[ProblemRow]:
         """Entries without effect, newest first."""

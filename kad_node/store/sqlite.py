@@ -21,7 +21,7 @@ from kad_node.store.transaction import SqliteTransaction
 from kad_protocol.errors import KadError, PreconditionError, Reason, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from kad_protocol.names import FeedId
@@ -67,7 +67,7 @@ class SqliteStore:
         self._free: asyncio.Queue[_Connection] = asyncio.Queue()
         self._waiting: deque[tuple[Callable[[SqliteTransaction], Any], asyncio.Future[Any]]] = deque()
         self._pump: asyncio.Task[None] | None = None
-        self._listeners: set[Callable[[frozenset[FeedId]], None]] = set()
+        self._listeners: set[Callable[[Mapping[FeedId, int]], None]] = set()
         self._closed = False
 
     @classmethod
@@ -106,8 +106,9 @@ class SqliteStore:
             with contextlib.suppress(ValueError, sqlite3.Error):
                 await connection.close()
 
-    def listen(self, listener: Callable[[frozenset[FeedId]], None]) -> Callable[[], None]:
-        """Call ``listener`` after every commit, on the event loop, with the feeds that changed; returns how to stop."""
+    def listen(self, listener: Callable[[Mapping[FeedId, int]], None]) -> Callable[[], None]:
+        """Call ``listener`` after every commit, on the event loop, with the feeds that changed and their signed sizes;
+        returns how to stop."""
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
@@ -170,7 +171,7 @@ class SqliteStore:
 
     def _commit(
         self, connection: sqlite3.Connection, group: list[tuple[Callable[[SqliteTransaction], Any], asyncio.Future[Any]]]
-    ) -> tuple[list[tuple[bool, Any]], frozenset[FeedId], bool]:
+    ) -> tuple[list[tuple[bool, Any]], dict[FeedId, int], bool]:
         """In the writer's thread: one transaction for the whole group."""
         results: list[tuple[bool, Any]] = []
         connection.execute("BEGIN IMMEDIATE")
@@ -188,13 +189,14 @@ class SqliteStore:
                     results.append((False, error))
                 connection.execute("RELEASE unit")
             more = self._prepare_commit(tx)
+            touched = {state.feed: state.signed_size for feed in tx.touched if (state := tx.feed(feed)) is not None}
             # Point of no return: before this line a crash leaves the file as it was, after it everything is there.
             connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
-        return results, frozenset(tx.touched), more
+        return results, touched, more
 
 
 def _in_snapshot(connection: sqlite3.Connection, function: Callable[[SqliteTransaction], T]) -> T:

@@ -1,0 +1,193 @@
+"""A member at work: its store, keys, fence and replica, put together. No network, no command line.
+
+``kad_simpul`` builds on this: a simpul is a node that also observes, and gives its own ``before_seal``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from kad_node.fence import Fence, FenceState
+from kad_node.outbox import flush
+from kad_node.replica import StoreReplica
+from kad_node.store.sqlite import SqliteStore
+from kad_protocol import feed as feeds
+from kad_protocol import fold, merkle
+from kad_protocol.authority import policy
+from kad_protocol.entry import genesis_entry
+from kad_protocol.errors import PreconditionError, Reason
+from kad_protocol.feed import Draft
+from kad_protocol.keys import RecoveryKeys
+from kad_protocol.names import FeedId
+from kad_protocol.v1 import entry_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kad_node.config import CommonConfig
+    from kad_node.home import Home
+    from kad_node.store.transaction import SqliteTransaction
+    from kad_protocol.note import LogKeys, LogSigner
+
+__all__ = ["Node", "found_feed"]
+
+log = logging.getLogger(__name__)
+
+#: Entries folded in the transaction that stored them; the rest follows in transactions of its own, so that storing never waits long.
+_FOLD_CHUNK = 512
+
+
+class Node:
+    """One open home. Make it with ``open``, end it with ``close``."""
+
+    own: FeedId
+    store: SqliteStore
+    replica: StoreReplica
+    fence: Fence
+    instance: str
+
+    def __init__(self, home: Home, config: CommonConfig, signer: LogSigner) -> None:
+        self.home = home
+        self.config = config
+        self.signer = signer
+        self.own = FeedId(config.federation, config.forum)
+        self._mode = policy(getattr(config, "mode", "networking"))
+        self._changed = asyncio.Event()
+        #: What else becomes an entry of one's own feed before a group is sealed; the simpul's observations.
+        self.before_seal: Callable[[SqliteTransaction], None] = lambda _: None
+
+    @classmethod
+    async def open(cls, home: Home, config: CommonConfig, simpul: FeedId | None = None) -> Node:
+        """Open a home that is locked by the caller.
+
+        Raises:
+            KadError: keys, configuration or store do not open.
+        """
+        own = FeedId(config.federation, config.forum)
+        keys = await asyncio.to_thread(home.member_keys, os.environ)
+        node = cls(home, config, keys.log_signer(own.origin))
+        node.store = await SqliteStore.open(home.store, node._prepare_commit)
+        try:
+            await node._start(simpul)
+        except BaseException:
+            await node.store.close()
+            raise
+        return node
+
+    async def _start(self, simpul: FeedId | None) -> None:
+        def look(tx: SqliteTransaction) -> tuple[bool, bytes | None, bytes | None, bool]:
+            return tx.meta("shared") is not None, tx.meta("instance"), tx.meta("fold-version"), tx.feed(self.own) is not None
+
+        shared, instance, folded, known = await self.store.read(look)
+        if not known:
+            raise PreconditionError(Reason.STORE_CORRUPT, f"{self.home.path} has no feed of its own; was it moved?", home=self.home.path)
+        version = str(fold.FOLD_VERSION).encode()
+        if instance is None or folded != version:
+            instance = secrets.token_hex(8).encode()
+
+            def renew(tx: SqliteTransaction) -> None:
+                tx.forget_fold()
+                tx.put_meta("instance", instance)
+                tx.put_meta("fold-version", version)
+
+            await self.store.write(renew)
+        self.instance = instance.decode()
+        self.fence = Fence(shared=shared, simpul=simpul)
+        self.replica = StoreReplica(self.store, self.own, self.fence, self._fence_opened)
+        await self.replica.start()
+        self.store.listen(lambda _: self._announce_change())
+        # A group without work: whatever was stored but not folded before the last stop is folded now, and a queue that may go goes.
+        await self.store.write(lambda _: None)
+        if self.fence.state is FenceState.OPEN:
+            await self.flush_outbox()
+
+    async def close(self) -> None:
+        """Finish what was begun and close the store."""
+        self._announce_change()
+        await self.store.close()
+
+    def signer_for(self, keys: LogKeys) -> LogSigner:
+        """The private keys for public ones.
+
+        Raises:
+            PreconditionError: ``KEY_ROTATION_INVALID``.
+        """
+        if keys != self.signer.public:
+            raise PreconditionError(Reason.KEY_ROTATION_INVALID, "the key in this home is not the one that this feed is signed with")
+        return self.signer
+
+    def _prepare_commit(self, tx: SqliteTransaction) -> bool:
+        """At the end of every group, in its transaction: one signature over all that was appended, then folding."""
+        self.before_seal(tx)
+        own = tx.feed(self.own)
+        if own is not None and own.tail > own.size:
+            feeds.seal(tx, self.own, self.signer_for)
+        return fold.advance(tx, self._mode, _FOLD_CHUNK) >= _FOLD_CHUNK
+
+    async def flush_outbox(self) -> None:
+        """Append what waited for the fence."""
+        if await self.store.read(lambda tx: tx.queued_count()):
+            await self.store.write(lambda tx: flush(tx, self.own))
+
+    def _fence_opened(self) -> None:
+        log.info("this node may sign again", extra={"event_name": "fence_open"})
+        # The task is referenced by the loop's ready queue until it has run its first step, and by the store after that.
+        self._flushing = asyncio.get_running_loop().create_task(self.flush_outbox(), name="flush-outbox")
+        self._announce_change()
+
+    # Waiting for changes.
+
+    def _announce_change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def next_change(self) -> asyncio.Event:
+        """An event that is set at the next commit; take it *before* looking, so that nothing falls in between."""
+        return self._changed
+
+    async def folded(self, index: int) -> None:
+        """Wait until the entry at ``index`` of one's own feed has been folded."""
+        while True:
+            changed = self.next_change()
+            if await self.store.read(lambda tx: tx.folded(self.own)) > index:
+                return
+            await changed.wait()
+
+
+async def found_feed(home: Home, feed: FeedId, role: entry_pb2.MemberRole, micros: int) -> tuple[bytes, str | None]:
+    """Begin the feed of a new member: its keys and its genesis. Repeated after an interruption it goes on where it was.
+
+    Returns:
+        The genesis entry, and the recovery code if it was made by this call (it is not kept anywhere).
+    """
+    keys = await asyncio.to_thread(home.create_keys, os.environ)
+    signer = keys.log_signer(feed.origin)
+    recovery = RecoveryKeys.generate()
+    store = await SqliteStore.open(home.store, lambda tx: _seal_all(tx, feed, signer))
+    try:
+        entry = genesis_entry(feed, signer.public, keys.witness_signer(feed.origin).public, recovery.public_digest, role, micros)
+        body = entry.SerializeToString()
+
+        def begin(tx: SqliteTransaction) -> tuple[bytes, bool]:
+            state = tx.feed(feed)
+            if state is not None:
+                return tx.entries(feed, 0, 1, 1)[0].body, False
+            feeds.pin(tx, feed, merkle.leaf_hash(body))
+            feeds.append(tx, feed, [Draft(entry)])
+            return body, True
+
+        genesis, new = await store.write(begin)
+    finally:
+        await store.close()
+    return genesis, recovery.to_code() if new else None
+
+
+def _seal_all(tx: SqliteTransaction, feed: FeedId, signer: LogSigner) -> bool:
+    state = tx.feed(feed)
+    if state is not None and state.tail > state.size:
+        feeds.seal(tx, feed, lambda _: signer)
+    return False

@@ -1,0 +1,61 @@
+"""Changes to one's own feed: at once where the node may sign, through the outbox where it may not yet.
+
+Either way the change is on disk when its caller hears of it, and its name is final.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kad_protocol import content as contents
+from kad_protocol import feed as feeds
+from kad_protocol.entry import parse_entry, time_of
+from kad_protocol.errors import Reason, StorageError
+from kad_protocol.feed import Draft
+
+if TYPE_CHECKING:
+    from kad_node.store.transaction import SqliteTransaction
+    from kad_protocol.names import FeedId
+
+__all__ = ["flush", "put"]
+
+def put(tx: SqliteTransaction, own: FeedId, drafts: list[Draft], *, open_fence: bool) -> int | None:
+    """Append drafts, or queue them. Returns the index of the first, None if they wait."""
+    if open_fence:
+        return feeds.append(tx, own, drafts)
+    for draft in drafts:
+        entry = draft.entry
+        match entry.WhichOneof("body"):
+            case "record_version":
+                version = entry.record_version
+                number = tx.queue(version.record, entry.SerializeToString(), draft.content)
+                tx.put_queued(own, number, version, time_of(entry), contents.parse_content(contents.split(draft.content)[1]))
+            case "record_retraction":
+                tx.queue(entry.record_retraction.record, entry.SerializeToString(), draft.content)
+            case _:
+                tx.queue("", entry.SerializeToString(), draft.content)
+    return None
+
+
+def flush(tx: SqliteTransaction, own: FeedId) -> int:
+    """Append all that waits, in order; returns how much. Appending and leaving the outbox are one transaction.
+
+    While it waited, this node may have taken back versions of the same record from its peers (that is what the fence is for); what was
+    queued was written last and is numbered behind them.
+    """
+    newest: dict[str, int] = {}
+    queued = tx.queued()
+    for number, body, content in queued:
+        entry = parse_entry(body)
+        if entry is None:
+            raise StorageError(Reason.STORE_CORRUPT, f"change {number} of the outbox does not read back")
+        kind = entry.WhichOneof("body")
+        if kind in ("record_version", "record_retraction"):
+            change = entry.record_version if kind == "record_version" else entry.record_retraction
+            head = tx.record_head(own, change.record)
+            before = newest.get(change.record, head.version if head is not None else 0)
+            change.version = before + (1 if kind == "record_version" else 0)
+            newest[change.record] = change.version
+        feeds.append(tx, own, [Draft(entry, content)])
+        tx.unqueue(number)
+    return len(queued)

@@ -1,0 +1,232 @@
+"""What a node holds and accepts: ``exchange.Replica`` over a store.
+
+Reading and accepting happen in the store's threads, a frame at a time; here is only what must be known without waiting (the signed sizes)
+and what follows from what peers say (forks, the fence).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from kad_node.fence import Fence, FenceState
+from kad_protocol import feed as feeds
+from kad_protocol import fold
+from kad_protocol.errors import KadError, Reason, StorageError
+from kad_protocol.exchange import refusal_of
+from kad_protocol.names import FeedId
+from kad_protocol.v1 import replication_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from kad_node.store.sqlite import SqliteStore
+    from kad_node.store.transaction import SqliteTransaction
+
+__all__ = ["StoreReplica"]
+
+log = logging.getLogger(__name__)
+
+_CACHE_BYTES = 8 << 20
+_MAX_CONTENT_REPLY_BYTES = 1536 << 10
+
+Answer = replication_pb2.Ack | replication_pb2.Refusal
+
+
+class StoreReplica:
+    """The feeds of one store."""
+
+    def __init__(self, store: SqliteStore, own: FeedId, fence: Fence, on_open: Callable[[], None]) -> None:
+        self._store = store
+        self._own = own
+        self.fence = fence
+        self._on_open = on_open
+        self._sizes: dict[FeedId, int] = {}
+        self._shared = False
+        self._listeners: set[Callable[[Iterable[FeedId]], None]] = set()
+        self._cache: OrderedDict[tuple[FeedId, int, int, int], replication_pb2.Batch] = OrderedDict()
+        self._cached_bytes = 0
+
+    async def start(self) -> None:
+        """Read what is held, and follow what changes."""
+
+        def read(tx: SqliteTransaction) -> tuple[dict[FeedId, int], bool]:
+            return {state.feed: state.signed_size for state in tx.feeds()}, tx.meta("shared") is not None
+
+        self._store.listen(self._touched)
+        sizes, self._shared = await self._store.read(read)
+        self._sizes = sizes | self._sizes
+
+    # exchange.Replica
+
+    @property
+    def own(self) -> FeedId:
+        """See ``exchange.Replica``."""
+        return self._own
+
+    def signed_sizes(self) -> dict[FeedId, int]:
+        """See ``exchange.Replica``."""
+        return self._sizes
+
+    def listen(self, listener: Callable[[Iterable[FeedId]], None]) -> Callable[[], None]:
+        """See ``exchange.Replica``."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+    async def heads(self, wanted: Sequence[FeedId]) -> list[replication_pb2.Head]:
+        """See ``exchange.Replica``."""
+
+        return await self._store.read(lambda tx: [_head(tx, feed) for feed in wanted])
+
+    async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:
+        """See ``exchange.Replica``."""
+        own_head: replication_pb2.Head | None = None
+        checkable: list[tuple[FeedId, bytes]] = []
+        for head in heads:
+            feed = FeedId.parse(head.feed)
+            if head.checkpoint:
+                checkable.append((feed, head.checkpoint))
+            if feed == self._own:
+                own_head = head
+
+        def compare(tx: SqliteTransaction) -> list[tuple[FeedId, KadError]]:
+            errors: list[tuple[FeedId, KadError]] = []
+            for feed, note in checkable:
+                try:
+                    feeds.check_head(tx, feed, note)
+                except KadError as error:
+                    errors.append((feed, error))
+            return errors
+
+        for feed, error in await self._store.read(compare) if checkable else []:
+            await self._caught(peer, feed, error)
+        if own_head is not None:
+            self._told(peer, own_head.size)
+        elif complete:
+            # It named all that it has, and our feed is not among it.
+            self._told(peer, self.fence.heard(peer))
+
+    async def read(self, feed: FeedId, after: int, max_entries: int, max_bytes: int) -> replication_pb2.Batch | None:
+        """See ``exchange.Replica``. The newest batches are remembered, since many peers ask for the same one."""
+        if feed == self._own and not self._shared:
+            await self._store.write(lambda tx: tx.put_meta("shared", b"1"))
+            self._shared = True
+        key = (feed, after, self._sizes.get(feed, 0), max_entries)
+        cached = self._cache.get(key)
+        if cached is not None and cached.ByteSize() <= max_bytes + (64 << 10):
+            return cached
+        batch = await self._store.read(
+            lambda tx: feeds.read_batch(tx, feed, after, max_entries=max_entries, max_bytes=max(max_bytes, 64 << 10))
+        )
+        if batch is not None:
+            self._remember(key, batch)
+        return batch
+
+    def _remember(self, key: tuple[FeedId, int, int, int], batch: replication_pb2.Batch) -> None:
+        replaced = self._cache.pop(key, None)
+        self._cached_bytes += batch.ByteSize() - (replaced.ByteSize() if replaced is not None else 0)
+        self._cache[key] = batch
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= oldest.ByteSize()
+
+    async def accept(self, peer: FeedId, batches: Sequence[tuple[replication_pb2.Batch, bytes]]) -> list[Answer]:
+        """See ``exchange.Replica``: each batch is taken or refused by itself, all that are taken in one transaction."""
+        results = await asyncio.gather(
+            *(self._store.write(lambda tx, b=batch, c=note: feeds.extend(tx, b, c)) for batch, note in batches),  # type: ignore[misc]
+            return_exceptions=True,
+        )
+        answers: list[Answer] = []
+        for (batch, _), result in zip(batches, results, strict=True):
+            if isinstance(result, feeds.Extended):
+                answers.append(replication_pb2.Ack(feed=batch.feed, size=result.size))
+                if result.feed == self._own:
+                    self._settle()
+            elif isinstance(result, KadError) and not isinstance(result, StorageError):
+                feed = FeedId.parse(batch.feed)
+                await self._caught(peer, feed, result)
+                state = await self._store.read(lambda tx, f=feed: tx.feed(f))  # type: ignore[misc]
+                answers.append(refusal_of(batch, result, state.size if state is not None else 0))
+            else:
+                # Our disk failed us, not the peer: the stream ends, and nothing was acknowledged.
+                raise result
+        return answers
+
+    async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
+        """See ``exchange.Replica``."""
+        found = await self._store.read(lambda tx: tx.missing_contents(limit))
+        return [replication_pb2.ContentRequest(feed=feed.origin, index=index) for feed, index in found]
+
+    async def give(self, wanted: Sequence[replication_pb2.ContentRequest]) -> list[replication_pb2.ContentReply]:
+        """See ``exchange.Replica``."""
+
+        def read(tx: SqliteTransaction) -> list[replication_pb2.ContentReply]:
+            replies: list[replication_pb2.ContentReply] = []
+            used = 0
+            for request in wanted:
+                feed = FeedId.parse(request.feed)
+                if tx.feed(feed) is None:
+                    continue
+                stored = tx.entries(feed, request.index, 1, _MAX_CONTENT_REPLY_BYTES)
+                if stored and stored[0].index == request.index and stored[0].content:
+                    used += len(stored[0].content)
+                    if replies and used > _MAX_CONTENT_REPLY_BYTES:
+                        break
+                    replies.append(replication_pb2.ContentReply(feed=request.feed, index=request.index, content=stored[0].content))
+            return replies
+
+        return await self._store.read(read)
+
+    async def take(self, peer: FeedId, contents: Sequence[replication_pb2.ContentReply]) -> None:
+        """See ``exchange.Replica``."""
+        for reply in contents:
+            feed = FeedId.parse(reply.feed)
+
+            def supply(tx: SqliteTransaction, reply: replication_pb2.ContentReply = reply, feed: FeedId = feed) -> None:
+                if feeds.supply_content(tx, feed, reply.index, reply.content):
+                    fold.content_arrived(tx, feed, reply.index)
+                    tx.touched.add(feed)
+
+            try:
+                await self._store.write(supply)
+            except KadError as error:
+                await self._caught(peer, feed, error)
+
+    # What follows from it.
+
+    async def _caught(self, peer: FeedId, feed: FeedId, error: KadError) -> None:
+        """Count what was refused; a fork is kept as evidence and stops its feed, everything else goes on."""
+        log.warning("refused", extra={"peer": peer.forum, "feed": feed.origin, "reason": error.reason.value, "why": error.message[:300]})
+
+        def keep(tx: SqliteTransaction) -> None:
+            tx.count_refusal(error.reason.value)
+            if isinstance(error, feeds.ForkedError) and (state := tx.feed(feed)) is not None and not state.quarantine:
+                tx.add_evidence(feed, error.evidence)
+                feeds.quarantine(tx, feed, Reason.FORKED)
+
+        await self._store.write(keep)
+        if isinstance(error, feeds.ForkedError) and feed == self._own:
+            self.fence.forked()
+
+    def _told(self, peer: FeedId, size: int) -> None:
+        was = self.fence.state
+        if self.fence.told(peer, size, self._sizes.get(self._own, 0), len(self._sizes) - 1) and was is FenceState.FENCED:
+            self._on_open()
+
+    def _settle(self) -> None:
+        if self.fence.settle(self._sizes.get(self._own, 0), len(self._sizes) - 1):
+            self._on_open()
+
+    def _touched(self, touched: Mapping[FeedId, int]) -> None:
+        self._sizes.update(touched)
+        for listener in list(self._listeners):
+            listener(touched)
+
+
+def _head(tx: SqliteTransaction, feed: FeedId) -> replication_pb2.Head:
+    state = tx.feed(feed)
+    if state is None:
+        return replication_pb2.Head(feed=feed.origin)
+    return replication_pb2.Head(feed=feed.origin, size=state.size, checkpoint=state.target or state.checkpoint)

@@ -1,0 +1,356 @@
+"""Records: publish, revise, retract, read, list, search, follow. What the API, the command line and pages all call."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from kad_node import outbox, stems
+from kad_node.fence import FenceState
+from kad_node.query import Filter, ResumeToken, decode_page, encode_page, parse_filter, parse_order
+from kad_node.store.transaction import micros_now, text_of
+from kad_protocol import content as contents
+from kad_protocol.entry import new_entry
+from kad_protocol.errors import (
+    AbortedError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    Reason,
+)
+from kad_protocol.feed import Draft
+from kad_protocol.names import RecordName, new_record_id, parse_forum_name
+from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from kad_node.node import Node
+    from kad_node.store.queries import RecordRow
+    from kad_node.store.transaction import SqliteTransaction
+
+__all__ = ["Records", "to_record"]
+
+_REQUEST = "request"
+_REQUEST_MICROS = 48 * 3600 * 1_000_000
+_SUPPORTED = (content_pb2.AUDIENCE_PUBLIC, content_pb2.AUDIENCE_FEDERATION)
+_SNIPPET = 300
+_WATCH_CHUNK = 200
+
+
+def to_record(row: RecordRow, *, with_content: bool = True) -> records_pb2.Record:
+    """The record of a row."""
+    state = row.state
+    if row.version != row.latest and state != records_pb2.RECORD_STATE_RETRACTED:
+        state = records_pb2.RECORD_STATE_PUBLISHED if row.content else records_pb2.RECORD_STATE_CONTENT_MISSING
+    record = records_pb2.Record(
+        name=str(RecordName(row.feed.forum, row.record)),
+        version=row.version,
+        kind=row.kind,  # type: ignore[arg-type]
+        audience=row.audience,  # type: ignore[arg-type]
+        state=state,  # type: ignore[arg-type]
+        feed=row.feed.origin,
+        latest_version=row.latest,
+    )
+    record.create_time.FromMicroseconds(row.created)
+    record.update_time.FromMicroseconds(row.updated)
+    if row.index is not None:
+        record.index = row.index
+    if row.observation is not None:
+        record.observation = row.observation
+    if state == records_pb2.RECORD_STATE_RETRACTED:
+        record.retraction_reason = row.retraction
+    elif row.content and with_content:
+        record.content.CopyFrom(contents.parse_content(contents.split(row.content)[1]))
+    return record
+
+
+class Records:
+    """The records of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    # Writing.
+
+    async def create(self, requests: Sequence[records_pb2.CreateRecordRequest]) -> list[records_pb2.Record]:
+        """Publish records, all or none. See ``RecordsService.CreateRecord``."""
+        own = self._node.own
+        drafts: list[tuple[str, Draft]] = []
+        for request in requests:
+            if request.parent and parse_forum_name(request.parent) != own.forum:
+                raise PermissionDeniedError(Reason.NOT_OWN_RECORD, f"this node publishes for {own.forum} only", forum=own.forum)
+            record = new_record_id()
+            drafts.append((record, self._version_draft(record, 1, request.content, request.audience)))
+        if all(request.validate_only for request in requests):
+            return [self._preview(record, draft) for record, draft in drafts]
+
+        def write(tx: SqliteTransaction) -> list[str]:
+            names: list[str] = []
+            fresh: list[Draft] = []
+            for request, (record, draft) in zip(requests, drafts, strict=True):
+                earlier = self._replayed(tx, request.request_id, request.content.SerializeToString(deterministic=True), record)
+                names.append(earlier or record)
+                if earlier is None:
+                    fresh.append(draft)
+            self._put(tx, fresh)
+            return names
+
+        return await self._written(write)
+
+    async def revise(self, request: records_pb2.ReviseRecordRequest) -> records_pb2.Record:
+        """Publish a new version. See ``RecordsService.ReviseRecord``."""
+        name = self._own_name(request.name)
+        draft = self._version_draft(name.record, 0, request.content, request.audience)
+        if request.validate_only:
+            await self.get(str(name), 0)
+            return self._preview(name.record, draft)
+
+        def write(tx: SqliteTransaction) -> list[str]:
+            what = request.name.encode() + request.content.SerializeToString(deterministic=True)
+            if self._replayed(tx, request.request_id, what, name.record) is None:
+                row = self._current(tx, name, request.expected_version)
+                version = draft.entry.record_version
+                if version.kind != row.kind:
+                    raise InvalidInputError(Reason.INVALID_FIELD, "a record keeps its kind", field="content.kind")
+                version.version = row.latest + 1
+                if not request.audience:
+                    version.audience = row.audience  # type: ignore[assignment]
+                self._put(tx, [draft])
+            return [name.record]
+
+        return (await self._written(write))[0]
+
+    async def retract(self, request: records_pb2.RetractRecordRequest) -> records_pb2.Record:
+        """Withdraw a record. See ``RecordsService.RetractRecord``."""
+        name = self._own_name(request.name)
+        notice = entry_pb2.RetractionNotice(reason=request.reason)
+        problems = contents.validate(notice)
+        if problems:
+            raise InvalidInputError(Reason.INVALID_FIELD, f"reason: {problems[0].description}", problems, field="reason")
+        blob = contents.new_blob(notice.SerializeToString())
+        entry = new_entry(micros_now())
+        entry.record_retraction.record = name.record
+        entry.record_retraction.digest = contents.digest(blob)
+        entry.record_retraction.content_size = len(blob) - contents.SALT_BYTES
+
+        def write(tx: SqliteTransaction) -> list[str]:
+            what = f"{request.name}\n{request.reason}".encode()
+            if self._replayed(tx, request.request_id, what, name.record) is None:
+                entry.record_retraction.version = self._current(tx, name, request.expected_version).latest
+                self._put(tx, [Draft(entry, blob)])
+            return [name.record]
+
+        return (await self._written(write))[0]
+
+    def _version_draft(self, record: str, version: int, content: content_pb2.Content, audience: int) -> Draft:
+        """Check a content and make its entry.
+
+        Raises:
+            InvalidInputError: ``INVALID_FIELD``, ``CONTENT_TOO_LARGE``, ``AUDIENCE_NOT_SUPPORTED``.
+        """
+        contents.check(content)
+        audience = audience or content_pb2.AUDIENCE_FEDERATION
+        if audience not in _SUPPORTED:
+            raise InvalidInputError(Reason.AUDIENCE_NOT_SUPPORTED, "records for named forums are not possible yet", field="audience")
+        blob = contents.new_blob(content.SerializeToString())
+        entry = new_entry(micros_now())
+        part = entry.record_version
+        part.record, part.version, part.kind, part.audience = record, version, contents.kind_of(content), audience  # type: ignore[assignment]
+        part.digest, part.content_size = contents.digest(blob), len(blob) - contents.SALT_BYTES
+        return Draft(entry, blob)
+
+    def _preview(self, record: str, draft: Draft) -> records_pb2.Record:
+        version = draft.entry.record_version
+        preview = records_pb2.Record(
+            name=str(RecordName(self._node.own.forum, record)), version=version.version, kind=version.kind, audience=version.audience
+        )
+        preview.content.CopyFrom(contents.parse_content(contents.split(draft.content)[1]))
+        return preview
+
+    def _put(self, tx: SqliteTransaction, drafts: list[Draft]) -> None:
+        if drafts:
+            outbox.put(tx, self._node.own, drafts, open_fence=self._node.fence.state is FenceState.OPEN)
+
+    def _replayed(self, tx: SqliteTransaction, request_id: str, what: bytes, record: str) -> str | None:
+        """The record of an earlier call with this request id; remembers this one otherwise.
+
+        Raises:
+            AbortedError: ``REQUEST_ID_REUSED``.
+        """
+        if not request_id:
+            return None
+        digest = hashlib.sha256(what).hexdigest()
+        known = tx.local(_REQUEST, request_id)
+        if known is not None:
+            earlier = json.loads(known)
+            if earlier["what"] != digest:
+                raise AbortedError(Reason.REQUEST_ID_REUSED, "this request id was used for something else", request_id=request_id)
+            return str(earlier["record"])
+        tx.expire_local(_REQUEST, micros_now() - _REQUEST_MICROS)
+        tx.put_local(_REQUEST, request_id, json.dumps({"what": digest, "record": record}).encode())
+        return None
+
+    def _current(self, tx: SqliteTransaction, name: RecordName, expected: int) -> RecordRow:
+        row = tx.record(name.forum, name.record, 0, self._node.own)
+        if row is None or row.feed != self._node.own:
+            raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {name}", name=name)
+        if row.state == records_pb2.RECORD_STATE_RETRACTED or tx.retraction_queued(name.record):
+            raise PreconditionError(Reason.RECORD_RETRACTED, f"{name} was retracted", name=name)
+        if expected not in (0, row.latest):
+            raise AbortedError(
+                Reason.STALE_VERSION,
+                f"{name} is at version {row.latest}, you saw {expected}; read it again",
+                name=name,
+                current_version=row.latest,
+                expected_version=expected,
+            )
+        return row
+
+    def _own_name(self, text: str) -> RecordName:
+        name = RecordName.parse(text)
+        if name.forum != self._node.own.forum:
+            raise PermissionDeniedError(
+                Reason.NOT_OWN_RECORD, f"{name} belongs to {name.forum}; this node changes records of {self._node.own.forum} only", name=name
+            )
+        return name
+
+    async def _written(self, write: Callable[[SqliteTransaction], list[str]]) -> list[records_pb2.Record]:
+        """Run a write, then wait until what it wrote can be read."""
+        names = await self._node.store.write(write)
+
+        def rows(tx: SqliteTransaction) -> tuple[list[RecordRow | None], bool]:
+            behind = bool(tx.unfolded_count(self._node.own))
+            return [tx.record(self._node.own.forum, name, 0, self._node.own) for name in names], behind
+
+        while True:
+            changed = self._node.next_change()
+            found, behind = await self._node.store.read(rows)
+            if not behind:
+                return [to_record(row) for row in found if row is not None]
+            await changed.wait()
+
+    # Reading.
+
+    async def get(self, name: str, version: int) -> records_pb2.Record:
+        """One record. See ``RecordsService.GetRecord``."""
+        parsed = RecordName.parse(name)
+        row = await self._node.store.read(lambda tx: tx.record(parsed.forum, parsed.record, version, self._node.own))
+        if row is None:
+            raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {parsed}" + (f" version {version}" if version else ""), name=parsed)
+        return to_record(row)
+
+    async def list(self, request: records_pb2.ListRecordsRequest) -> records_pb2.ListRecordsResponse:
+        """A page of records. See ``RecordsService.ListRecords``."""
+        forum = "" if request.parent in ("", "forums/-") else parse_forum_name(request.parent)
+        where = parse_filter(request.filter)
+        order, descending = parse_order(request.order_by)
+        question = (forum, request.filter, request.order_by, request.show_retracted)
+        key = decode_page(request.page_token, 2, *question)
+        size = _size(request.page_size, 50, 1000)
+        rows = await self._node.store.read(
+            lambda tx: tx.records(
+                forum=forum,
+                where=where,
+                order=order,
+                descending=descending,
+                after=(key[0], int(key[1])) if key else None,
+                limit=size + 1,
+                retracted=request.show_retracted,
+            )
+        )
+        response = records_pb2.ListRecordsResponse(records=[to_record(row) for row in rows[:size]])
+        if len(rows) > size:
+            last = rows[size - 1]
+            response.next_page_token = encode_page([last.order, last.rid], *question)
+        return response
+
+    async def versions(self, request: records_pb2.ListRecordVersionsRequest) -> records_pb2.ListRecordVersionsResponse:
+        """The versions of a record. See ``RecordsService.ListRecordVersions``."""
+        name = RecordName.parse(request.name)
+        key = decode_page(request.page_token, 1, request.name)
+        size = _size(request.page_size, 50, 1000)
+
+        def read(tx: SqliteTransaction) -> list[RecordRow]:
+            row = tx.record(name.forum, name.record, 0, self._node.own)
+            if row is None:
+                raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {name}", name=name)
+            return tx.versions(row.rid, int(key[0]) if key else 0, size + 1)
+
+        rows = await self._node.store.read(read)
+        response = records_pb2.ListRecordVersionsResponse(records=[to_record(row) for row in rows[:size]])
+        if len(rows) > size:
+            response.next_page_token = encode_page([rows[size - 1].version], request.name)
+        return response
+
+    async def search(self, request: records_pb2.SearchRecordsRequest) -> records_pb2.SearchRecordsResponse:
+        """Hits for some words. See ``RecordsService.SearchRecords``."""
+        match = stems.match_expression(request.query)
+        where = parse_filter(request.filter)
+        question = (request.query, request.filter)
+        key = decode_page(request.page_token, 1, *question)
+        offset, size = int(key[0]) if key else 0, _size(request.page_size, 20, 200)
+        if not match:
+            raise InvalidInputError(Reason.INVALID_FIELD, "the query has no word in it", field="query")
+        rows = await self._node.store.read(lambda tx: tx.search(match, where, offset, size + 1))
+        response = records_pb2.SearchRecordsResponse()
+        for row in rows[:size]:
+            record = to_record(row)
+            response.hits.append(records_pb2.SearchHit(record=record, snippet=_snippet(record.content, request.query)))
+        if len(rows) > size:
+            response.next_page_token = encode_page([offset + size], *question)
+        return response
+
+    async def watch(self, request: records_pb2.WatchRecordsRequest, quiet_seconds: float = 25) -> AsyncIterator[records_pb2.WatchRecordsResponse]:
+        """Arrivals, for ever. See ``RecordsService.WatchRecords``."""
+        where: Filter = parse_filter(request.filter)
+        instance = self._node.instance
+        if request.resume_token:
+            position = ResumeToken.decode(request.resume_token, instance)
+        else:
+            position = 0 if request.from_start else await self._node.store.read(lambda tx: tx.last_arrival())
+        # The first answer comes at once: the caller then knows where it stands and that nothing is missed from here on.
+        yield records_pb2.WatchRecordsResponse(resume_token=ResumeToken(instance, position).encode())
+        while True:
+            changed = self._node.next_change()
+            found, position_now = await self._node.store.read(lambda tx, p=position: tx.arrivals(p, where, _WATCH_CHUNK))  # type: ignore[misc]
+            moved, position = position_now > position, position_now
+            response = records_pb2.WatchRecordsResponse(resume_token=ResumeToken(instance, position).encode())
+            for arrival in found:
+                event = response.events.add(type=arrival.type, record=to_record(arrival.record))  # type: ignore[arg-type]
+                event.arrive_time.FromMicroseconds(arrival.time)
+            if found:
+                yield response
+            if not moved:
+                try:
+                    await asyncio.wait_for(changed.wait(), quiet_seconds)
+                except TimeoutError:
+                    yield response
+
+
+def warnings_for(content: content_pb2.Content) -> list[records_pb2.Warning]:
+    """What of a content is allowed but deserves a look."""
+    found = contents.warnings(content, datetime.datetime.now(datetime.UTC))
+    return [records_pb2.Warning(field=warning.field, description=warning.description) for warning in found]
+
+
+def _size(asked: int, default: int, most: int) -> int:
+    return min(asked or default, most)
+
+
+def _snippet(content: content_pb2.Content, query: str) -> str:
+    """The piece of the text around the first word that was found."""
+    text = " ".join(text_of(content).split())
+    wanted = {stem for word in stems.words(query) for stem in stems.stems(word)}
+    position = 0
+    for word in text.split():
+        if any(stem in wanted for piece in stems.words(word) for stem in stems.stems(piece)):
+            position = text.find(word)
+            break
+    start = max(0, position - _SNIPPET // 3)
+    piece = text[start : start + _SNIPPET - 2]
+    return f"{'…' if start else ''}{piece}{'…' if start + _SNIPPET - 2 < len(text) else ''}"
