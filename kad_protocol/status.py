@@ -113,7 +113,14 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: KadError) ->
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns what handlers raise into statuses: KAD's errors into theirs, anything else into ``INTERNAL`` with an incident number
-    that also stands in the log with the traceback. The traceback itself never leaves the process."""
+    that also stands in the log with the traceback. The traceback itself never leaves the process.
+
+    Args:
+        before: runs before each handler with the method, the request (None where requests stream) and the context; raises to refuse.
+    """
+
+    def __init__(self, before: Callable[[str, Any, grpc.aio.ServicerContext[Any, Any]], None] = lambda *_: None) -> None:
+        self._before = before
 
     async def intercept_service(
         self,
@@ -128,15 +135,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler.response_streaming:
             inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
             wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-            return wrap(_stream(inner, method), handler.request_deserializer, handler.response_serializer)
+            return wrap(_stream(inner, method, self._before, streaming=handler.request_streaming), handler.request_deserializer, handler.response_serializer)
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
         wrap = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-        return wrap(_unary(inner, method), handler.request_deserializer, handler.response_serializer)
+        return wrap(_unary(inner, method, self._before, streaming=handler.request_streaming), handler.request_deserializer, handler.response_serializer)
 
 
-def _unary(inner: Any, method: str) -> Any:  # noqa: ANN401 - any handler
+def _unary(inner: Any, method: str, before: Any, *, streaming: bool) -> Any:  # noqa: ANN401 - any handler
     async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
         try:
+            before(method, None if streaming else request, context)
             return await inner(request, context)
         except Exception as error:  # noqa: BLE001 - the last line of defence
             await _fail(context, error, method)
@@ -144,9 +152,10 @@ def _unary(inner: Any, method: str) -> Any:  # noqa: ANN401 - any handler
     return handler
 
 
-def _stream(inner: Any, method: str) -> Any:  # noqa: ANN401 - any handler
+def _stream(inner: Any, method: str, before: Any, *, streaming: bool) -> Any:  # noqa: ANN401 - any handler
     async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
         try:
+            before(method, None if streaming else request, context)
             async for response in inner(request, context):
                 yield response
         except Exception as error:  # noqa: BLE001 - the last line of defence

@@ -233,6 +233,15 @@ class Queries:
         row = self._connection.execute("SELECT size - folded FROM feed WHERE origin = ?", (feed.origin,)).fetchone()
         return 0 if row is None else int(row[0])
 
+    def profile_version(self, feed: FeedId) -> int:
+        """Version of the newest profile of a feed, queued ones included; 0 if it has none."""
+        bodies = self._connection.execute(
+            "SELECT e.body FROM profile p JOIN feed f ON f.id = p.feed JOIN entry e ON e.pos = (f.id << 40) + p.idx WHERE f.origin = ?"
+            " UNION ALL SELECT entry FROM outbox WHERE record = ''",
+            (feed.origin,),
+        ).fetchall()
+        return max((entry_pb2.Entry.FromString(body).profile_version.version for (body,) in bodies), default=0)
+
     def problems(self, limit: int) -> list[ProblemRow]:
         """Entries without effect, newest first."""
         rows = self._connection.execute(
