@@ -74,9 +74,8 @@ def issue_own_certificate(home: Home, own: FeedId) -> None:
     """A new channel certificate from one's own authority, which lies in the home."""
     authority = Authority.load(home.read("authority/key.pem"), home.read("authority/certificate.pem"))
     key = new_channel_key()
-    home.write("channel/key.pem", key, private=True)
-    home.write("channel/certificate.pem", authority.issue(request_certificate(key), own, utc_now()))
     home.write("channel/authority.pem", authority.certificate_pem)
+    home.save_channel(key, authority.issue(request_certificate(key), own, utc_now()))
 
 
 def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
@@ -231,7 +230,7 @@ class Daemon(Generic[C]):
 
     def _channel_files(self) -> ChannelFiles | None:
         try:
-            return ChannelFiles(self.home.read("channel/key.pem"), self.home.read("channel/certificate.pem"))
+            return ChannelFiles(*self.home.channel())
         except NotFoundError:
             return None
 
@@ -300,7 +299,7 @@ class Daemon(Generic[C]):
 
     async def _certificate_due(self) -> bool:
         try:
-            return renewal_due(self.home.read("channel/certificate.pem"), utc_now())
+            return renewal_due(self.home.channel()[1], utc_now())
         except KadError:
             return True
 
@@ -310,7 +309,7 @@ class Daemon(Generic[C]):
                 try:
                     await self.renew_certificate()
                     self._present(self._channel_files())
-                    log.info("certificate renewed", extra={"until": str(expiry(self.home.read("channel/certificate.pem")))})
+                    log.info("certificate renewed", extra={"until": str(expiry(self.home.channel()[1]))})
                 except KadError as error:
                     log.warning("the certificate could not be renewed yet: %s", error)
             await asyncio.sleep(_CERTIFICATE_CHECK_SECONDS)
@@ -354,6 +353,5 @@ class NodeDaemon(Daemon[NodeConfig]):
         renewed = await renew(
             self.config.simpul.enrolment_address, self.home.read("channel/authority.pem"), self.own, keys.log_signer(self.own.origin)
         )
-        self.home.write("channel/key.pem", renewed.key, private=True)
-        self.home.write("channel/certificate.pem", renewed.certificate)
+        self.home.save_channel(renewed.key, renewed.certificate)
 

@@ -5,7 +5,7 @@
     kad.toml                     configuration
     role                         "node" or "simpul"
     keys/epoch-0.key             the member's secret (0600, sealed if there is a passphrase)
-    channel/key.pem, certificate.pem, authority.pem      its channel certificate and who issued it
+    channel/identity.pem, authority.pem                  its channel key and certificate, and who issued it
     authority/key.pem, certificate.pem                   its own authority: the simpul's, or that of a node without a simpul
     tokens/                      tokens of the local API
     store.sqlite3                feeds and what is folded from them
@@ -141,6 +141,19 @@ class Home:
     def write(self, name: str, data: bytes, *, private: bool = False) -> None:
         """Replace a file of the home, durably."""
         write_atomic(self.path / name, data, private=private)
+
+    def save_channel(self, key: bytes, certificate: bytes) -> None:
+        """Keep a channel key with its certificate: one file, so that they never belong to two different renewals."""
+        self.write("channel/identity.pem", key + certificate, private=True)
+
+    def channel(self) -> tuple[bytes, bytes]:
+        """Channel key and certificate, PEM.
+
+        Raises:
+            NotFoundError: ``HOME_NOT_FOUND``.
+        """
+        key, separator, certificate = self.read("channel/identity.pem").partition(b"-----BEGIN CERTIFICATE-----")
+        return key, separator + certificate
 
     # Who has it open.
 

@@ -129,9 +129,8 @@ class Node:
         return fold.advance(tx, self._mode, _FOLD_CHUNK) >= _FOLD_CHUNK
 
     async def flush_outbox(self) -> None:
-        """Append what waited for the fence."""
-        if await self.store.read(lambda tx: tx.queued_count()):
-            await self.store.write(lambda tx: flush(tx, self.own))
+        """Append what waited for the fence, and let whoever waited in ``before_seal`` have its turn."""
+        await self.store.write(lambda tx: flush(tx, self.own))
 
     def _fence_opened(self) -> None:
         log.info("this node may sign again", extra={"event_name": "fence_open"})

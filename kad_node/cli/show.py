@@ -1,0 +1,119 @@
+"""Records, forums and states as people read them."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from rich.markup import escape
+from rich.table import Table
+
+from kad_node.cli.common import out
+from kad_node.messages import _, language
+from kad_protocol import document, vocabulary
+from kad_protocol.v1 import content_pb2, directory_pb2, node_pb2, records_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+__all__ = ["agenda_table", "moment", "peer_line", "record_table", "show_record", "state_of"]
+
+_ZONE_NAMES = {"Asia/Jakarta": "WIB", "Asia/Pontianak": "WIB", "Asia/Makassar": "WITA", "Asia/Jayapura": "WIT"}
+_DAYS = ("Senin", "Selasa", "Rabu", "Kamis", "Jumat", "Sabtu", "Minggu")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "Mei", "Jun", "Jul", "Agu", "Sep", "Okt", "Nov", "Des")
+
+
+def moment(time: Timestamp, zone: str = "") -> str:
+    """A time in its zone (this machine's, if none is given)."""
+    utc = time.ToDatetime(datetime.UTC)
+    local = utc.astimezone(ZoneInfo(zone)) if zone else utc.astimezone()
+    name = _ZONE_NAMES.get(zone, local.tzname() or "")
+    if language() == "id":
+        return f"{_DAYS[local.weekday()]}, {local.day} {_MONTHS[local.month - 1]} {local.year} {local:%H.%M} {name}".strip()
+    return f"{local:%a %d %b %Y %H:%M} {name}".strip()
+
+
+def state_of(record: records_pb2.Record) -> str:
+    """Where a record stands, with its receipt."""
+    if record.state == records_pb2.RECORD_STATE_PUBLISHED:
+        if record.HasField("observation"):
+            return _("published, received by the simpul")
+        return _("published")
+    if record.state == records_pb2.RECORD_STATE_QUEUED:
+        return _("waiting to be signed")
+    return vocabulary.label("RecordState", record.state, language()).lower()
+
+
+def record_table(records: Sequence[records_pb2.Record]) -> None:
+    """A list of records."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (_("Forum"), _("Kind"), _("Title"), _("State"), _("Name")):
+        table.add_column(title, no_wrap=title in (_("Forum"), _("Kind"), _("Name")), overflow="fold")
+    for record in records:
+        table.add_row(
+            record.name.split("/")[1],
+            vocabulary.label("RecordKind", record.kind, language()),
+            escape(record.content.title) or "-",
+            state_of(record),
+            record.name,
+        )
+    out.print(table)
+
+
+def agenda_table(records: Sequence[records_pb2.Record]) -> None:
+    """Agenda items in the order of time."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (_("When"), _("Title"), _("Place"), _("Forum")):
+        table.add_column(title, overflow="fold")
+    for record in records:
+        item = record.content.agenda_item
+        title = escape(record.content.title)
+        if item.status == content_pb2.AGENDA_STATUS_CANCELLED:
+            title = f"[strike]{title}[/] ({vocabulary.label('AgendaStatus', item.status, language())})"
+        table.add_row(moment(item.start_time, item.time_zone), title, escape(item.place), record.name.split("/")[1])
+    out.print(table)
+
+
+def show_record(record: records_pb2.Record) -> None:
+    """One record, whole, as the document that would publish it."""
+    out.print(f"[bold]{escape(record.content.title or record.name)}[/]")
+    out.print(f"{record.name}  {_('version')} {record.version}/{record.latest_version}")
+    out.print(f"{state_of(record)}, {moment(record.update_time)}")
+    if record.HasField("index"):
+        out.print(f"{_('entry')} {record.index} {_('of')} {record.feed}")
+    if record.retraction_reason:
+        out.print(f"[yellow]{_('Retracted')}:[/] {escape(record.retraction_reason)}")
+    if record.HasField("content"):
+        out.print()
+        out.print(escape(document.dump(document.to_document(record.content, record.audience, language()))).rstrip())
+
+
+def peer_line(peer: node_pb2.Peer) -> str:
+    """One peer."""
+    name = f"[bold]{peer.forum}[/]"
+    if peer.state == node_pb2.PEER_STATE_CONNECTED:
+        waiting = _("{n} entries to go").format(n=peer.behind) if peer.behind else _("in step")
+        return f"[green]●[/] {name} {_('connected')}, {waiting}"
+    if peer.state == node_pb2.PEER_STATE_WAITING and peer.last_error:
+        retry = f", {_('next try')} {moment(peer.retry_time)}" if peer.HasField("retry_time") else ""
+        return f"[red]●[/] {name} {_('away')}: {escape(peer.last_error[:160])}{retry}"
+    return f"[yellow]●[/] {name} {_('not connected')}"
+
+
+def forum_table(forums: Sequence[directory_pb2.Forum]) -> None:
+    """Members and how much of them is here."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (_("Forum"), _("Name"), _("Membership"), _("Records"), _("Entries"), _("Observed")):
+        table.add_column(title, justify="right" if title in (_("Records"), _("Entries"), _("Observed")) else "left")
+    words = {1: _("active"), 2: _("suspended"), 3: _("left")}
+    for forum in forums:
+        name = forum.name.removeprefix("forums/")
+        role = "simpul" if forum.role == 2 else words.get(forum.membership, "-")  # noqa: PLR2004 - MEMBER_ROLE_SIMPUL
+        mark = f" [red]{forum.quarantine_reason}[/]" if forum.quarantine_reason else ""
+        table.add_row(
+            f"{name}{' *' if forum.self else ''}", escape(forum.profile.name), f"{role}{mark}", str(forum.record_count), str(forum.size), str(forum.observed_size or "-")
+        )
+    out.print(table)

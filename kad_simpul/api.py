@@ -1,0 +1,133 @@
+"""gRPC servicers of the simpul: enrolment for forums, invitations for the operator. They translate and call ``kad_simpul.enrol``."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from kad_node.store.transaction import micros_now
+from kad_protocol import feed as feeds
+from kad_protocol.entry import new_entry
+from kad_protocol.errors import PermissionDeniedError, Reason
+from kad_protocol.feed import Draft
+from kad_protocol.names import FeedId
+from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc, entry_pb2
+
+if TYPE_CHECKING:
+    from kad_node.node import Node
+    from kad_node.store.transaction import SqliteTransaction
+    from kad_protocol.certificates import Authority
+    from kad_simpul.config import SimpulConfig
+    from kad_simpul.enrol import Application, Enrolment, Invitation
+
+__all__ = ["EnrolmentServicer", "InvitationServicer"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _der(pem: bytes) -> bytes:
+    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+
+
+class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
+    """``kad.v1.EnrolmentService``."""
+
+    def __init__(self, node: Node, config: SimpulConfig, enrolment: Enrolment, authority: Authority) -> None:
+        self._node = node
+        self._config = config
+        self._enrolment = enrolment
+        self._authority = authority
+
+    async def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Context) -> enrolment_pb2.EnrolResponse:  # type: ignore[override]
+        node = self._node
+
+        def admit(tx: SqliteTransaction) -> tuple[Application, bytes]:
+            application = self._enrolment.redeem(tx, request, _now())
+            self._admit(tx, application)
+            return application, tx.entries(node.own, 0, 1, 1)[0].body
+
+        application, genesis = await node.store.write(admit)
+        certificate = self._authority.issue(request.certificate_request, application.feed, _now())
+        return enrolment_pb2.EnrolResponse(
+            certificate=_der(certificate),
+            authority_certificate=_der(self._authority.certificate_pem),
+            simpul_feed=node.own.origin,
+            simpul_genesis=genesis,
+            exchange_address=self._config.advertise,
+            federation_name=self._config.federation_name,
+        )
+
+    def _admit(self, tx: SqliteTransaction, application: Application) -> None:
+        """Membership is an entry of the simpul's feed, for everybody to see; using up the invitation is in the same transaction."""
+        if tx.membership(application.feed) == entry_pb2.MEMBERSHIP_STATE_ACTIVE and tx.feed(application.feed) is not None:
+            return
+        self._node.fence.require()
+        feeds.pin(tx, application.feed, application.genesis)
+        entry = new_entry(micros_now())
+        entry.membership.feed, entry.membership.genesis = application.feed.origin, application.genesis
+        entry.membership.state = entry_pb2.MEMBERSHIP_STATE_ACTIVE
+        entry.membership.category = application.category or entry_pb2.MEMBER_CATEGORY_FULL  # type: ignore[assignment]
+        feeds.append(tx, self._node.own, [Draft(entry)])
+
+    async def RenewCertificate(self, request: enrolment_pb2.RenewCertificateRequest, context: Context) -> enrolment_pb2.RenewCertificateResponse:  # type: ignore[override]
+        feed = FeedId.parse(request.feed)
+
+        def look(tx: SqliteTransaction) -> tuple[int, Any]:
+            return tx.membership(feed), tx.feed(feed)
+
+        membership, state = await self._node.store.read(look)
+        if membership == entry_pb2.MEMBERSHIP_STATE_SUSPENDED:
+            raise PermissionDeniedError(Reason.MEMBER_SUSPENDED, f"{feed.forum} is suspended", forum=feed.forum)
+        if membership != entry_pb2.MEMBERSHIP_STATE_ACTIVE or state is None or not state.log_keys:
+            raise PermissionDeniedError(Reason.NOT_A_MEMBER, f"{feed.forum} is not a member, or its feed has not arrived yet", forum=feed.forum)
+        self._enrolment.check_renewal(request, feeds.keys_of(state), _now())
+        certificate = self._authority.issue(request.certificate_request, feed, _now())
+        return enrolment_pb2.RenewCertificateResponse(
+            certificate=_der(certificate),
+            authority_certificate=_der(self._authority.certificate_pem),
+            exchange_address=self._config.advertise,
+        )
+
+
+class InvitationServicer(enrolment_pb2_grpc.InvitationServiceServicer):
+    """``kad.v1.InvitationService``."""
+
+    def __init__(self, node: Node, enrolment: Enrolment) -> None:
+        self._node = node
+        self._enrolment = enrolment
+
+    async def CreateInvitation(self, request: enrolment_pb2.CreateInvitationRequest, context: Context) -> enrolment_pb2.CreateInvitationResponse:  # type: ignore[override]
+        lifetime = request.time_to_live.ToTimedelta() if request.HasField("time_to_live") else datetime.timedelta(days=7)
+        code, kept = await self._node.store.write(lambda tx: self._enrolment.invite(tx, request.forum, request.category, lifetime, _now()))
+        return enrolment_pb2.CreateInvitationResponse(code=code, invitation=_view(kept))
+
+    async def ListInvitations(self, request: enrolment_pb2.ListInvitationsRequest, context: Context) -> enrolment_pb2.ListInvitationsResponse:  # type: ignore[override]
+        kept = await self._node.store.read(lambda tx: self._enrolment.invitations(tx))
+        horizon = micros_now() - 30 * 86400 * 1_000_000
+        recent = [_view(invitation) for invitation in kept if max(invitation.expires, invitation.used) > horizon]
+        return enrolment_pb2.ListInvitationsResponse(invitations=recent)
+
+    async def RevokeInvitation(self, request: enrolment_pb2.RevokeInvitationRequest, context: Context) -> enrolment_pb2.RevokeInvitationResponse:  # type: ignore[override]
+        kept = await self._node.store.write(lambda tx: self._enrolment.revoke(tx, request.id, _now()))
+        return enrolment_pb2.RevokeInvitationResponse(invitation=_view(kept))
+
+
+def _view(kept: Invitation) -> enrolment_pb2.Invitation:
+    view = enrolment_pb2.Invitation(id=kept.id, forum=kept.forum)
+    for field, micros in (
+        (view.create_time, kept.created),
+        (view.expire_time, kept.expires),
+        (view.use_time, kept.used),
+        (view.revoke_time, kept.revoked),
+    ):
+        if micros:
+            field.FromMicroseconds(micros)
+    return view

@@ -1,0 +1,24 @@
+"""Configuration of ``kad-simpul``: that of a node, and what a simpul does besides."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kad_node.config import Address, CommonConfig
+
+__all__ = ["SimpulConfig"]
+
+
+class SimpulConfig(CommonConfig):
+    """``kad.toml`` of a simpul."""
+
+    federation_name: str = Field("", description="Display name of the federation")
+    mode: Literal["networking", "subsidiarity"] = Field(
+        "networking", description="networking: the simpul mediates; subsidiarity: it also does what forums mandate it to do"
+    )
+    listen: Address = Field("0.0.0.0:7443", description="Where members exchange (mutual TLS)")  # noqa: S104 - a simpul is there to be reached
+    advertise: Address = Field("localhost:7443", description="How members call that address")
+    enrolment_listen: Address = Field("0.0.0.0:7444", description="Where invitations are redeemed and certificates renewed")  # noqa: S104
+    enrolment_advertise: Address = Field("localhost:7444", description="How forums call that address; stands in invitations")

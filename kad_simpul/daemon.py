@@ -1,0 +1,83 @@
+"""``kad-simpul run``: a node that is called by others, observes, and enrols."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from kad_node.api.guard import check_request
+from kad_node.daemon import Daemon, bind, issue_own_certificate, utc_now
+from kad_protocol.authority import policy
+from kad_protocol.certificates import Authority, TrustAnchor
+from kad_protocol.channel import enrolment_credentials, server_options
+from kad_protocol.status import ErrorInterceptor
+from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc
+from kad_simpul.api import EnrolmentServicer, InvitationServicer
+from kad_simpul.config import SimpulConfig
+from kad_simpul.enrol import Enrolment
+from kad_simpul.observe import Observer
+
+if TYPE_CHECKING:
+    from kad_node.home import Home
+    from kad_node.node import Node
+
+__all__ = ["SimpulDaemon", "invitation_services"]
+
+_ENROLMENT = enrolment_pb2.DESCRIPTOR.services_by_name["EnrolmentService"].full_name
+_INVITATIONS = enrolment_pb2.DESCRIPTOR.services_by_name["InvitationService"].full_name
+
+
+def load_authority(home: Home) -> Authority:
+    """The federation's authority, which lies in the simpul's home."""
+    return Authority.load(home.read("authority/key.pem"), home.read("authority/certificate.pem"))
+
+
+def enrolment_of(home: Home, config: SimpulConfig) -> Enrolment:
+    """The rules of enrolment, for this federation."""
+    return Enrolment(load_authority(home), config.federation, config.enrolment_advertise)
+
+
+def invitation_services(server: grpc.aio.Server, node: Node, enrolment: Enrolment) -> list[str]:
+    """The operator's side of enrolment, on the local API."""
+    enrolment_pb2_grpc.add_InvitationServiceServicer_to_server(InvitationServicer(node, enrolment), server)  # type: ignore[no-untyped-call]
+    return [_INVITATIONS]
+
+
+class SimpulDaemon(Daemon[SimpulConfig]):
+    """See ``kad_node.daemon.Daemon``."""
+
+    def anchors(self) -> list[TrustAnchor]:
+        """The simpul's own authority vouches for the whole federation."""
+        return [TrustAnchor(load_authority(self.home).certificate, self.own.federation)]
+
+    def listen_address(self) -> str:
+        """Where members exchange."""
+        return self.config.listen
+
+    def local_services(self, server: grpc.aio.Server) -> list[str]:
+        """Invitations."""
+        return invitation_services(server, self.node, enrolment_of(self.home, self.config))
+
+    async def start_more(self) -> None:
+        """Observe from now on, and open the enrolment port."""
+        observer = Observer(self.own, self.node.fence, policy(self.config.mode))
+        self.node.before_seal = observer.before_seal
+        # What grew while nobody observed is observed with the first commit.
+        await self.node.store.write(lambda _: None)
+        authority = load_authority(self.home)
+        server = grpc.aio.server(
+            interceptors=[ErrorInterceptor(lambda _, request, __: check_request(request))],
+            options=server_options(60),
+            maximum_concurrent_rpcs=64,
+        )
+        servicer = EnrolmentServicer(self.node, self.config, enrolment_of(self.home, self.config), authority)
+        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        credentials = enrolment_credentials(authority.key_pem, lambda: authority.enrolment_certificate(utc_now()))
+        self.addresses["enrolment"] = bind(server, self.config.enrolment_listen, credentials)
+        self._servers.append(server)
+        await server.start()
+
+    async def renew_certificate(self) -> None:
+        """From the own authority."""
+        issue_own_certificate(self.home, self.own)
