@@ -108,6 +108,7 @@ def update() -> list[str]:
     code, catalog = extract(), read()
     catalog.update(code, no_fuzzy_matching=True)
     catalog.obsolete.clear()
+    catalog.project, catalog.version, catalog.msgid_bugs_address = "kad", "1", "the issues of the project"
     # The headers that would change at every run do not: git knows when.
     catalog.creation_date = catalog.revision_date = datetime(2026, 11, 23, tzinfo=UTC)
     PO.parent.mkdir(parents=True, exist_ok=True)
