@@ -14,7 +14,7 @@ from kad_node import config as configuration
 from kad_node import logs
 from kad_node.cli import doctor as examination
 from kad_node.cli import setup, show
-from kad_node.cli.common import Context, Group, as_json, common, completion, err, json_option, out, print_json, run
+from kad_node.cli.common import Context, Group, as_json, command_of, common, completion, err, json_option, out, print_json, run
 from kad_node.config import NodeConfig
 from kad_node.daemon import NodeDaemon
 from kad_node.home import Home
@@ -38,24 +38,7 @@ def app(ctx: click.Context, home: str | None) -> None:
     ctx.obj = Context(Home.find(home, os.environ, "node"), as_json=False, model=NodeConfig)
 
 
-def _command(name: str, text: str, *examples: str) -> Any:  # noqa: ANN401 - click's decorator
-    """A command whose help ends with examples; ``--home`` may also stand behind its name."""
-    shown = "\n\n\b\n" + _("Example:") + "\n" + "\n".join(f"  {example}" for example in examples)
-
-    def decorate(function: Any) -> click.Command:  # noqa: ANN401
-        @click.option("--home", metavar="DIR", hidden=True)
-        @click.option("--lang", type=click.Choice(["id", "en"]), expose_value=False, hidden=True)
-        @click.pass_context
-        def wrapper(ctx: click.Context, home: str | None, **kwargs: Any) -> Any:  # noqa: ANN401
-            if home:
-                ctx.obj.home = Home.find(home, os.environ, ctx.obj.home.role)
-            ctx.obj.as_json = bool(kwargs.get("as_json"))
-            return function(ctx.obj, **kwargs)
-
-        wrapper.__click_params__ = [*getattr(function, "__click_params__", []), *wrapper.__click_params__]  # type: ignore[attr-defined]
-        return app.command(name, help=text + shown)(wrapper)
-
-    return decorate
+_command = command_of(app)
 
 
 # Becoming a member.
@@ -397,17 +380,7 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
 @run
 async def doctor(context: Context, deep: bool, as_json: bool) -> None:
     """``kad-node doctor``."""
-    findings = await examination.examine(context, deep=deep)
-    if as_json:
-        print_json([{"check": f.check, "state": f.state, "message": f.message, "mend": f.mend} for f in findings])
-    else:
-        for finding in findings:
-            mark = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}[finding.state]
-            out.print(f"{mark} {finding.check}: {show.escape(finding.message)}")
-            if finding.mend:
-                out.print(f"    → {show.escape(finding.mend)}")
-    if any(finding.state == "fail" for finding in findings):
-        sys.exit(1)
+    examination.report(await examination.examine(context, deep=deep), as_json=as_json)
 
 
 # Peers, tokens, files.

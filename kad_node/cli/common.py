@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-__all__ = ["Context", "Group", "as_json", "common", "explain", "print_json", "run"]
+__all__ = ["Context", "Group", "as_json", "command_of", "common", "explain", "print_json", "run"]
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -192,6 +192,34 @@ def as_json(message: Message) -> dict[str, Any]:
 def print_json(data: Any) -> None:  # noqa: ANN401 - JSON
     """Print JSON as it is: no colours, no wrapping."""
     print(json.dumps(data, ensure_ascii=False, indent=2))  # noqa: T201
+
+
+def command_of(app: click.Group) -> Callable[..., Any]:
+    """A decorator for the commands of a program: ``command(name, text, *examples)``.
+
+    Its help ends with the examples, and ``--home`` and ``--lang`` may also stand behind the command's name.
+    """
+
+    def command(name: str, text: str, *examples: str) -> Any:  # noqa: ANN401 - click's decorator
+        shown = "\n\n\b\n" + _("Example:") + "\n" + "\n".join(f"  {example}" for example in examples)
+
+        def decorate(function: Any) -> click.Command:  # noqa: ANN401
+            @click.option("--home", metavar="DIR", hidden=True)
+            @click.option("--lang", type=click.Choice(["id", "en"]), expose_value=False, hidden=True)
+            @click.pass_context
+            def wrapper(ctx: click.Context, home: str | None, **kwargs: Any) -> Any:  # noqa: ANN401
+                if home:
+                    ctx.obj.home = Home.find(home, os.environ, ctx.obj.home.role)
+                ctx.obj.as_json = bool(kwargs.get("as_json"))
+                return function(ctx.obj, **kwargs)
+
+            params = wrapper.__dict__.setdefault("__click_params__", [])
+            params[:0] = getattr(function, "__click_params__", [])
+            return app.command(name, help=text + shown)(wrapper)
+
+        return decorate
+
+    return command
 
 
 def completion(program: str) -> click.Command:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
+from kad_node.cli.common import out, print_json
 from kad_node.home import passphrase
 from kad_node.messages import _
 from kad_node.store.sqlite import SqliteStore
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from kad_node.cli.common import Context
     from kad_node.store.transaction import SqliteTransaction
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "report"]
 
 _SKEW_WARN_MS = 60_000
 _MIN_FREE_BYTES = 200 << 20
@@ -173,3 +177,17 @@ def _rehash(tx: SqliteTransaction) -> list[Finding]:
         else:
             findings.append(Finding(state.feed.origin, "ok", _("{n} entries give the signed root").format(n=state.size)))
     return findings
+
+
+def report(findings: list[Finding], *, as_json: bool) -> None:
+    """Show the findings; ends with status 1 if something failed."""
+    if as_json:
+        print_json([{"check": f.check, "state": f.state, "message": f.message, "mend": f.mend} for f in findings])
+    else:
+        for finding in findings:
+            mark = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}[finding.state]
+            out.print(f"{mark} {finding.check}: {escape(finding.message)}")
+            if finding.mend:
+                out.print(f"    → {escape(finding.mend)}")
+    if any(finding.state == "fail" for finding in findings):
+        sys.exit(1)

@@ -91,7 +91,7 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
         genesis, recovery = await found_feed(home, feed, entry_pb2.MEMBER_ROLE_FORUM, micros_now())
         keys = home.member_keys(os.environ)
         if recovery is not None:
-            _show_recovery(recovery)
+            show_recovery(recovery)
         enrolled = await enrol(code, feed, keys.log_signer(feed.origin), genesis)
         home.write("channel/authority.pem", enrolled.channel.authority)
         home.save_channel(enrolled.channel.key, enrolled.channel.certificate)
@@ -135,7 +135,7 @@ async def begin_alone(home: Home, forum: str, name: str, federation: str, listen
     with home.lock():
         _genesis, recovery = await found_feed(home, feed, entry_pb2.MEMBER_ROLE_FORUM, micros_now())
         if recovery is not None:
-            _show_recovery(recovery)
+            show_recovery(recovery)
         make_authority(home, feed)
         home.tokens.create_local()
         values: dict[str, Any] = {"forum": feed.forum, "federation": feed.federation, "api_listen": f"127.0.0.1:{free_port(7450)}"}
@@ -156,7 +156,7 @@ def make_authority(home: Home, feed: FeedId) -> None:
     issue_own_certificate(home, feed)
 
 
-def _show_recovery(code: str) -> None:
+def show_recovery(code: str) -> None:
     """Printed as soon as it exists, before anything else can fail: it is kept nowhere."""
     err.print(f"[bold]{_('Recovery code')}[/]  {code}")
     err.print(_("Write it down and keep it offline. It is shown once; with it you can get this forum's feed back if the machine is lost or stolen."))

@@ -1,0 +1,18 @@
+"""``kad-simpul``: the command line of the simpul's operator."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from kad_node.messages import set_language
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point: the language first, since help texts are translated as commands are defined."""
+    set_language(sys.argv[1:], os.environ)
+    from kad_simpul.cli.app import app  # noqa: PLC0415
+
+    app(prog_name="kad-simpul")
