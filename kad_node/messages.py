@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
 
-__all__ = ["DOMAIN", "LOCALES", "Language", "N_", "_", "choose_language", "language", "ngettext", "set_language"]
+__all__ = ["DOMAIN", "LOCALES", "N_", "Language", "_", "choose_language", "language", "ngettext", "set_language"]
 
 Language = Literal["id", "en"]
 

@@ -97,6 +97,7 @@ class Authority:
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key = key
         self.certificate = certificate
+        self._enrolment = b""
 
     @classmethod
     def create(cls, feed: FeedId, now: datetime.datetime) -> Authority:
@@ -147,7 +148,13 @@ class Authority:
 
     def enrolment_certificate(self, now: datetime.datetime) -> bytes:
         """What the enrolment port presents, PEM: a leaf with the authority's *own* key, signed by itself. Whoever knows the digest of
-        that key from an invitation knows at the first contact whom it speaks to."""
+        that key from an invitation knows at the first contact whom it speaks to. It stays the same for days, since a client looks at
+        it in one connection and insists on it in the next."""
+        if not self._enrolment or renewal_due(self._enrolment, now):
+            self._enrolment = self._new_enrolment_certificate(now)
+        return self._enrolment
+
+    def _new_enrolment_certificate(self, now: datetime.datetime) -> bytes:
         return self._leaf(self._key.public_key(), _ENROLMENT, _subject("KAD enrolment"), now)
 
     def _leaf(self, key: ec.EllipticCurvePublicKey, feed: FeedId, issuer: x509.Name, now: datetime.datetime) -> bytes:
@@ -162,10 +169,12 @@ class Authority:
             .not_valid_before(now - BACKDATED)
             .not_valid_after(now + LIFETIME)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
         )
+        if feed is not _ENROLMENT:
+            # A certificate that signs itself and says that it may not sign is one that TLS libraries do not accept as its own root.
+            builder = builder.add_extension(_key_usage(authority=False), critical=True)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 

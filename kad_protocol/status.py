@@ -156,8 +156,13 @@ def _stream(inner: Any, method: str, before: Any, *, streaming: bool) -> Any:  #
     async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
         try:
             before(method, None if streaming else request, context)
-            async for response in inner(request, context):
-                yield response
+            # A streaming handler either yields its answers or writes them itself.
+            result = inner(request, context)
+            if hasattr(result, "__aiter__"):
+                async for response in result:
+                    await context.write(response)
+            else:
+                await result
         except Exception as error:  # noqa: BLE001 - the last line of defence
             await _fail(context, error, method)
 

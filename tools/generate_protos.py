@@ -37,7 +37,7 @@ _QUIET = {"mypy": "quiet:", "mypy_grpc": "quiet:"}
 
 def generate(target: Path) -> None:
     """Write all stubs below ``target``."""
-    from grpc_tools import protoc
+    from grpc_tools import protoc  # noqa: PLC0415 - only .venv-proto has it
 
     # protoc looks for its plugins in PATH; ours lie beside the Python that runs this.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -87,11 +87,7 @@ def faults(code: Catalog, catalog: Catalog, mo: bytes) -> list[str]:
             continue
         translated = catalog.get(message.id, message.context)
         found += faults_of(translated) if translated else [f"not in the catalogue: {message.id!r}; run `make messages`"]
-    found += [
-        f"no longer in the code: {message.id!r}; run `make messages`"
-        for message in catalog
-        if message.id and message.id not in code
-    ]
+    found += [f"no longer in the code: {message.id!r}; run `make messages`" for message in catalog if message.id and message.id not in code]
     if mo != compiled(catalog):
         found.append("kad.mo is older than kad.po; run `make messages`")
     return found

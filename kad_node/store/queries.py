@@ -159,7 +159,7 @@ class Queries:
         clauses.append("r.state IN (?, ?)")
         values.extend([records_pb2.RECORD_STATE_PUBLISHED, records_pb2.RECORD_STATE_QUEUED])
         rows = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM record_text t JOIN {_NEWEST} ON r.rid = t.rowid"
+            f"SELECT {_COLUMNS} FROM {_NEWEST} JOIN record_text ON record_text.rowid = r.rid"
             f" WHERE record_text MATCH ? AND {' AND '.join(clauses)} ORDER BY bm25(record_text, 1.0, 2.0), r.rid LIMIT ? OFFSET ?",
             (match, *values, limit, offset),
         )

@@ -19,9 +19,7 @@ OLD_PYTHON = ROOT / ".venv-proto" / "bin" / "python"
 
 needs_old_python = pytest.mark.skipif(not OLD_PYTHON.exists(), reason=".venv-proto is missing (make dev)")
 
-STUBS = sorted(
-    str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in (ROOT / "kad_protocol" / "v1").rglob("*_pb2*.py")
-)
+STUBS = sorted(str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in (ROOT / "kad_protocol" / "v1").rglob("*_pb2*.py"))
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
