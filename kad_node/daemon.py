@@ -266,7 +266,12 @@ class Daemon(Generic[C]):
 
     async def _serve_locally(self) -> None:
         server = local_api(self.node, self.status, self._health, reflect=self.config.reflection, more=self.local_services)
-        self.addresses["api"] = bind(server, self.config.api_listen, None)
+        try:
+            self.addresses["api"] = bind(server, self.config.api_listen, None)
+        except UnavailableError as error:
+            # Another member of this machine has that port; the command line finds us by run.json, whatever the port.
+            log.warning("%s; the local API takes any free port", error)
+            self.addresses["api"] = bind(server, "127.0.0.1:0", None)
         self._servers.append(server)
         await server.start()
 

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Group", "as_json", "command_of", "common", "explain", "print_json", "run"]
 
-out = Console(highlight=False, soft_wrap=True)
+#: Not cut to 80 columns where nobody reads it on a screen.
+_WIDE = None if sys.stdout.isatty() else 240
+out = Console(highlight=False, soft_wrap=True, width=_WIDE)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -1,0 +1,5 @@
+"""``python -m kad_node``."""
+
+from kad_node.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""``python -m kad_simpul``."""
+
+from kad_simpul.cli import main
+
+main()
