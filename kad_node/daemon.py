@@ -359,4 +359,3 @@ class NodeDaemon(Daemon[NodeConfig]):
             self.config.simpul.enrolment_address, self.home.read("channel/authority.pem"), self.own, keys.log_signer(self.own.origin)
         )
         self.home.save_channel(renewed.key, renewed.certificate)
-

@@ -15,7 +15,6 @@ from kad_protocol import entry, merkle
 from kad_protocol.certificates import Trust, TrustAnchor, key_digest, new_channel_key, request_certificate
 from kad_protocol.channel import enrolment_channel
 from kad_protocol.errors import InvalidInputError, KadError, Reason, UnavailableError, VerificationError
-from kad_protocol.names import FeedId
 from kad_protocol.statement import CERTIFICATE_BINDING, sign_statement
 from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc
@@ -23,6 +22,7 @@ from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from kad_protocol.names import FeedId
     from kad_protocol.note import LogSigner
 
 __all__ = ["Enrolled", "Renewed", "enrol", "renew"]

@@ -173,9 +173,7 @@ class Home:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 pid = self.running().get("pid", "?")
-                raise PreconditionError(
-                    Reason.HOME_IN_USE, f"{self.path} is in use by process {pid}", home=self.path, pid=pid
-                ) from None
+                raise PreconditionError(Reason.HOME_IN_USE, f"{self.path} is in use by process {pid}", home=self.path, pid=pid) from None
             yield
         finally:
             os.close(descriptor)

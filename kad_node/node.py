@@ -23,7 +23,6 @@ from kad_protocol.errors import PreconditionError, Reason
 from kad_protocol.feed import Draft
 from kad_protocol.keys import RecoveryKeys
 from kad_protocol.names import FeedId
-from kad_protocol.v1 import entry_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from kad_node.home import Home
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.note import LogKeys, LogSigner
+    from kad_protocol.v1 import entry_pb2
 
 __all__ = ["Node", "found_feed"]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["flush", "put"]
 
+
 def put(tx: SqliteTransaction, own: FeedId, drafts: list[Draft], *, open_fence: bool) -> int | None:
     """Append drafts, or queue them. Returns the index of the first, None if they wait."""
     if open_fence:

@@ -17,7 +17,6 @@ from kad_protocol.certificates import Trust, TrustAnchor
 from kad_protocol.channel import member_channel
 from kad_protocol.errors import KadError, NotFoundError, Reason, UnavailableError
 from kad_protocol.exchange import Limits, Session
-from kad_protocol.names import FeedId
 from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import node_pb2, replication_pb2, replication_pb2_grpc
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from kad_node.config import LimitsConfig
     from kad_node.node import Node
+    from kad_protocol.names import FeedId
 
 __all__ = ["ChannelFiles", "Peers"]
 
@@ -149,7 +149,9 @@ class Peers:
             known = error if isinstance(error, KadError) else UnavailableError(Reason.PEER_UNREACHABLE, str(error))
             peer.retry_at = time.time() + state.upcoming_sleep
             peer.turn(node_pb2.PEER_STATE_WAITING, known)
-            log.info("peer away", extra={"peer": peer.feed.forum, "reason": known.reason.value, "retry_seconds": round(state.upcoming_sleep, 1)})
+            log.info(
+                "peer away", extra={"peer": peer.feed.forum, "reason": known.reason.value, "retry_seconds": round(state.upcoming_sleep, 1)}
+            )
 
         while not self._closing:
             wait = wait_random_exponential(limits.reconnect_min_seconds, limits.reconnect_max_seconds, min=limits.reconnect_min_seconds / 2)
@@ -175,7 +177,9 @@ class Peers:
             finally:
                 call.cancel()
 
-    async def serve(self, caller: FeedId, requests: AsyncIterator[replication_pb2.ExchangeRequest], send: Callable[[replication_pb2.Frame], object]) -> None:
+    async def serve(
+        self, caller: FeedId, requests: AsyncIterator[replication_pb2.ExchangeRequest], send: Callable[[replication_pb2.Frame], object]
+    ) -> None:
         """The other end: a member dialled us."""
 
         async def reply(frame: replication_pb2.Frame) -> None:
@@ -222,7 +226,9 @@ class _Frames:
     """Frames out of the two shapes that gRPC gives them."""
 
     @staticmethod
-    async def of_client(call: grpc.aio.StreamStreamCall[replication_pb2.ExchangeRequest, replication_pb2.ExchangeResponse]) -> AsyncIterator[replication_pb2.Frame]:
+    async def of_client(
+        call: grpc.aio.StreamStreamCall[replication_pb2.ExchangeRequest, replication_pb2.ExchangeResponse],
+    ) -> AsyncIterator[replication_pb2.Frame]:
         async for response in call:
             yield response.frame
 
@@ -232,7 +238,9 @@ class _Frames:
             yield request.frame
 
 
-async def _send(call: grpc.aio.StreamStreamCall[replication_pb2.ExchangeRequest, replication_pb2.ExchangeResponse], frame: replication_pb2.Frame) -> None:
+async def _send(
+    call: grpc.aio.StreamStreamCall[replication_pb2.ExchangeRequest, replication_pb2.ExchangeResponse], frame: replication_pb2.Frame
+) -> None:
     try:
         await call.write(replication_pb2.ExchangeRequest(frame=frame))
     except asyncio.InvalidStateError as error:

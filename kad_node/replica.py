@@ -77,7 +77,6 @@ class StoreReplica:
 
     async def heads(self, wanted: Sequence[FeedId]) -> list[replication_pb2.Head]:
         """See ``exchange.Replica``."""
-
         return await self._store.read(lambda tx: [_head(tx, feed) for feed in wanted])
 
     async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:

@@ -80,7 +80,7 @@ def load_request(der: bytes) -> x509.CertificateSigningRequest:
         valid = request.is_signature_valid
     except KadError:
         raise
-    except Exception as error:  # noqa: BLE001 - the parser raises many kinds for hostile bytes
+    except Exception as error:
         raise InvalidInputError(Reason.CERTIFICATE_REQUEST_INVALID, "this is not a certificate request") from error
     if not valid:
         raise InvalidInputError(Reason.CERTIFICATE_REQUEST_INVALID, "the certificate request is not signed by its key")
@@ -149,7 +149,8 @@ class Authority:
     def enrolment_certificate(self, now: datetime.datetime) -> bytes:
         """What the enrolment port presents, PEM: a leaf with the authority's *own* key, signed by itself. Whoever knows the digest of
         that key from an invitation knows at the first contact whom it speaks to. It stays the same for days, since a client looks at
-        it in one connection and insists on it in the next."""
+        it in one connection and insists on it in the next.
+        """
         if not self._enrolment or renewal_due(self._enrolment, now):
             self._enrolment = self._new_enrolment_certificate(now)
         return self._enrolment

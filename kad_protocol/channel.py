@@ -185,7 +185,9 @@ def _bearer_interceptors(token: str, language: str) -> list[Any]:
     )
     methods = ("intercept_unary_unary", "intercept_unary_stream", "intercept_stream_unary", "intercept_stream_stream")
     bearer = _Bearer(token, language)
-    return [type(f"_Bearer{kind.__name__}", (kind,), {method: getattr(bearer, method)})() for kind, method in zip(kinds, methods, strict=True)]
+    return [
+        type(f"_Bearer{kind.__name__}", (kind,), {method: getattr(bearer, method)})() for kind, method in zip(kinds, methods, strict=True)
+    ]
 
 
 def local_channel(address: str, token: str, language: str = "en") -> grpc.aio.Channel:

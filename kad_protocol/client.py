@@ -73,7 +73,9 @@ class Client:
                 return
             request.page_token = response.next_page_token
 
-    async def follow(self, filter: str = "", *, resume_token: str = "", from_start: bool = False) -> AsyncIterator[records_pb2.WatchRecordsResponse]:  # noqa: A002
+    async def follow(
+        self, filter: str = "", *, resume_token: str = "", from_start: bool = False
+    ) -> AsyncIterator[records_pb2.WatchRecordsResponse]:
         """Arrivals, for ever; after a break it goes on where it was, leaving nothing out and repeating nothing.
 
         Raises:

@@ -63,7 +63,9 @@ def new_blob(content: bytes) -> bytes:
     """
     if len(content) > MAX_CONTENT_BYTES:
         raise InvalidInputError(
-            Reason.CONTENT_TOO_LARGE, f"the content has {len(content)} bytes, at most {MAX_CONTENT_BYTES} are allowed", limit=MAX_CONTENT_BYTES
+            Reason.CONTENT_TOO_LARGE,
+            f"the content has {len(content)} bytes, at most {MAX_CONTENT_BYTES} are allowed",
+            limit=MAX_CONTENT_BYTES,
         )
     return secrets.token_bytes(SALT_BYTES) + content
 
@@ -135,7 +137,9 @@ def validate(message: Message) -> list[FieldViolation]:
             found.append(FieldViolation(path, problem, "kad.recurrence"))
         del owner
     found.extend(
-        FieldViolation(path, "there is no such day", "kad.date") for path, date in _messages(message, "", content_pb2.Date) if not _real(date)
+        FieldViolation(path, "there is no such day", "kad.date")
+        for path, date in _messages(message, "", content_pb2.Date)
+        if not _real(date)
     )
     return found
 
@@ -165,7 +169,9 @@ def warnings(content: content_pb2.Content, now: datetime.datetime) -> list[Field
             years = regulation.valid_until.year - start.year
             later = (regulation.valid_until.month, regulation.valid_until.day) > (start.month, start.day)
             if start.year and (years > _PKS_YEARS or (years == _PKS_YEARS and later)):
-                found.append(FieldViolation("regulation.valid_until", "a cooperation agreement is valid for at most five years (PP 28/2018)"))
+                found.append(
+                    FieldViolation("regulation.valid_until", "a cooperation agreement is valid for at most five years (PP 28/2018)")
+                )
     if content.WhichOneof("kind") == "agenda_item" and content.agenda_item.start_time.ToDatetime(datetime.UTC) < now:
         found.append(FieldViolation("agenda_item.start_time", "this lies in the past"))
     found.extend(

@@ -168,9 +168,7 @@ class InvalidInputError(KadError):
 
     code = "INVALID_ARGUMENT"
 
-    def __init__(
-        self, reason: Reason, message: str, violations: list[FieldViolation] | None = None, **metadata: object
-    ) -> None:
+    def __init__(self, reason: Reason, message: str, violations: list[FieldViolation] | None = None, **metadata: object) -> None:
         super().__init__(reason, message, **metadata)
         self.violations = violations or []
 

@@ -174,9 +174,7 @@ class Session:
     def behind(self) -> int:
         """Entries that the peer is still to get from us."""
         sizes = self._replica.signed_sizes()
-        return sum(
-            max(0, sizes.get(feed, 0) - out.acknowledged) for feed, out in self._outgoing.items() if not out.stopped
-        )
+        return sum(max(0, sizes.get(feed, 0) - out.acknowledged) for feed, out in self._outgoing.items() if not out.stopped)
 
     async def run(
         self,
@@ -329,7 +327,9 @@ class Session:
 
     def _take_refusal(self, refusal: replication_pb2.Refusal) -> None:
         feed = FeedId.parse(refusal.feed)
-        log.warning("%s refused a batch of %s after %d: %s %s", self.state.peer, feed, refusal.after, refusal.reason[:40], refusal.message[:200])
+        log.warning(
+            "%s refused a batch of %s after %d: %s %s", self.state.peer, feed, refusal.after, refusal.reason[:40], refusal.message[:200]
+        )
         self.state.refused += 1
         self._landed(feed, 1 << 62)
         out = self._outgoing.get(feed)

@@ -250,9 +250,7 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
     if end <= state.size:
         return Extended(feed, state.size, 0)
     if signed.size < end:
-        raise VerificationError(
-            Reason.ROOT_MISMATCH, f"{feed}: a batch to {end} under a checkpoint of {signed.size}", feed=feed, index=end
-        )
+        raise VerificationError(Reason.ROOT_MISMATCH, f"{feed}: a batch to {end} under a checkpoint of {signed.size}", feed=feed, index=end)
 
     walked = _walk(state, entries, contents)
     if walked.new_keys is not None:
@@ -270,7 +268,9 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
     root = frontier.root()
     if signed.size == end:
         if root != signed.root:
-            raise VerificationError(Reason.ROOT_MISMATCH, f"{feed}: entries up to {end} do not give the signed root", feed=feed, index=state.size)
+            raise VerificationError(
+                Reason.ROOT_MISMATCH, f"{feed}: entries up to {end} do not give the signed root", feed=feed, index=state.size
+            )
     else:
         merkle.verify_consistency(end, root, signed.size, signed.root, batch.proof)
 
@@ -312,13 +312,17 @@ def _check_shape(batch: replication_pb2.Batch) -> None:
                 limit=MAX_ENTRY_BYTES,
             )
     if any(len(content) > MAX_CONTENT_BLOB_BYTES for content in batch.contents):
-        raise VerificationError(Reason.CONTENT_TOO_LARGE, f"{batch.feed}: a content is too large", feed=batch.feed, limit=MAX_CONTENT_BLOB_BYTES)
+        raise VerificationError(
+            Reason.CONTENT_TOO_LARGE, f"{batch.feed}: a content is too large", feed=batch.feed, limit=MAX_CONTENT_BLOB_BYTES
+        )
 
 
 def _with_genesis(state: FeedState, data: bytes) -> FeedState:
     """The state as it is once entry 0 is believed; it is believed because its hash was pinned beforehand."""
     if merkle.leaf_hash(data) != state.genesis:
-        raise VerificationError(Reason.GENESIS_MISMATCH, f"{state.feed}: entry 0 is not the genesis that was vouched for", feed=state.feed, index=0)
+        raise VerificationError(
+            Reason.GENESIS_MISMATCH, f"{state.feed}: entry 0 is not the genesis that was vouched for", feed=state.feed, index=0
+        )
     feed, genesis = parse_genesis(data)
     if feed != state.feed:
         raise VerificationError(Reason.GENESIS_MISMATCH, f"the genesis of {state.feed} names {feed}", feed=state.feed, index=0)

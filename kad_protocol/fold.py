@@ -192,7 +192,7 @@ def _content(version: entry_pb2.RecordVersion, stored: StoredEntry) -> tuple[con
     try:
         content = contents.parse_content(contents.split(stored.content)[1])
         if contents.kind_of(content) != version.kind:
-            raise VerificationError(Reason.CONTENT_MALFORMED, "the content is of another kind than its entry says")  # noqa: TRY301
+            raise VerificationError(Reason.CONTENT_MALFORMED, "the content is of another kind than its entry says")
         contents.check(content)
     except KadError as error:
         return None, Problem(error.reason, f"record {version.record} version {version.version}: {error}")

@@ -169,9 +169,7 @@ def parse_forum_name(name: str) -> str:
         case ["forums", forum]:
             return check_forum(forum)
         case _:
-            raise InvalidInputError(
-                Reason.INVALID_NAME, f"{name[:80]!r} is not the name of a forum (forums/<forum>)", name=name[:80]
-            )
+            raise InvalidInputError(Reason.INVALID_NAME, f"{name[:80]!r} is not the name of a forum (forums/<forum>)", name=name[:80])
 
 
 def new_record_id() -> str:

@@ -246,7 +246,12 @@ class Checkpoint:
         if len(lines) != 4 or lines[3] or not _SIZE.fullmatch(lines[1]):  # noqa: PLR2004 - origin, size, root, end
             raise VerificationError(Reason.CHECKPOINT_MALFORMED, "a checkpoint is three lines: origin, size, root")
         origin = lines[0]
-        if not _NAME.fullmatch(origin) or len(origin.encode()) > MAX_NAME_BYTES or origin == "cosignature/v1" or origin.startswith("subtree/"):
+        if (
+            not _NAME.fullmatch(origin)
+            or len(origin.encode()) > MAX_NAME_BYTES
+            or origin == "cosignature/v1"
+            or origin.startswith("subtree/")
+        ):
             # Such a text could be read as the message of a cosignature, or its origin could be no key's name.
             raise VerificationError(Reason.CHECKPOINT_MALFORMED, "an origin that is empty, too long or reserved")
         try:
@@ -318,9 +323,7 @@ class LogSigner:
     def __init__(self, origin: str, ed25519_seed: bytes, mldsa44_seed: bytes) -> None:
         self._ed25519 = Ed25519PrivateKey.from_private_bytes(ed25519_seed)
         self._mldsa44 = MLDSA44PrivateKey.from_seed_bytes(mldsa44_seed)
-        self.public = LogKeys(
-            origin, self._ed25519.public_key().public_bytes_raw(), self._mldsa44.public_key().public_bytes_raw()
-        )
+        self.public = LogKeys(origin, self._ed25519.public_key().public_bytes_raw(), self._mldsa44.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:
         return f"LogSigner({self.public.origin!r})"

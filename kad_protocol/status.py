@@ -135,10 +135,18 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler.response_streaming:
             inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
             wrap = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-            return wrap(_stream(inner, method, self._before, streaming=handler.request_streaming), handler.request_deserializer, handler.response_serializer)
+            return wrap(
+                _stream(inner, method, self._before, streaming=handler.request_streaming),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
         wrap = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
-        return wrap(_unary(inner, method, self._before, streaming=handler.request_streaming), handler.request_deserializer, handler.response_serializer)
+        return wrap(
+            _unary(inner, method, self._before, streaming=handler.request_streaming),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
 
 
 def _unary(inner: Any, method: str, before: Any, *, streaming: bool) -> Any:  # noqa: ANN401 - any handler

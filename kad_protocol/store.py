@@ -90,7 +90,8 @@ class LogTransaction(Protocol):
 
     def entries(self, feed: FeedId, after: int, limit: int, max_bytes: int) -> list[StoredEntry]:
         """Up to ``limit`` consecutive entries from index ``after`` on; at least one if there is one, then no more than
-        ``max_bytes`` of bodies and contents together."""
+        ``max_bytes`` of bodies and contents together.
+        """
 
     def set_content(self, feed: FeedId, index: int, content: bytes) -> None:
         """Put a content beside an entry that came without it, or remove it with ``b""``."""

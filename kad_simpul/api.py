@@ -77,7 +77,9 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         entry.membership.category = application.category or entry_pb2.MEMBER_CATEGORY_FULL  # type: ignore[assignment]
         feeds.append(tx, self._node.own, [Draft(entry)])
 
-    async def RenewCertificate(self, request: enrolment_pb2.RenewCertificateRequest, context: Context) -> enrolment_pb2.RenewCertificateResponse:  # type: ignore[override]
+    async def RenewCertificate(
+        self, request: enrolment_pb2.RenewCertificateRequest, context: Context
+    ) -> enrolment_pb2.RenewCertificateResponse:  # type: ignore[override]
         feed = FeedId.parse(request.feed)
 
         def look(tx: SqliteTransaction) -> tuple[int, Any]:
@@ -87,7 +89,9 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         if membership == entry_pb2.MEMBERSHIP_STATE_SUSPENDED:
             raise PermissionDeniedError(Reason.MEMBER_SUSPENDED, f"{feed.forum} is suspended", forum=feed.forum)
         if membership != entry_pb2.MEMBERSHIP_STATE_ACTIVE or state is None or not state.log_keys:
-            raise PermissionDeniedError(Reason.NOT_A_MEMBER, f"{feed.forum} is not a member, or its feed has not arrived yet", forum=feed.forum)
+            raise PermissionDeniedError(
+                Reason.NOT_A_MEMBER, f"{feed.forum} is not a member, or its feed has not arrived yet", forum=feed.forum
+            )
         self._enrolment.check_renewal(request, feeds.keys_of(state), _now())
         certificate = self._authority.issue(request.certificate_request, feed, _now())
         return enrolment_pb2.RenewCertificateResponse(
@@ -104,18 +108,24 @@ class InvitationServicer(enrolment_pb2_grpc.InvitationServiceServicer):
         self._node = node
         self._enrolment = enrolment
 
-    async def CreateInvitation(self, request: enrolment_pb2.CreateInvitationRequest, context: Context) -> enrolment_pb2.CreateInvitationResponse:  # type: ignore[override]
+    async def CreateInvitation(
+        self, request: enrolment_pb2.CreateInvitationRequest, context: Context
+    ) -> enrolment_pb2.CreateInvitationResponse:  # type: ignore[override]
         lifetime = request.time_to_live.ToTimedelta() if request.HasField("time_to_live") else datetime.timedelta(days=7)
         code, kept = await self._node.store.write(lambda tx: self._enrolment.invite(tx, request.forum, request.category, lifetime, _now()))
         return enrolment_pb2.CreateInvitationResponse(code=code, invitation=_view(kept))
 
-    async def ListInvitations(self, request: enrolment_pb2.ListInvitationsRequest, context: Context) -> enrolment_pb2.ListInvitationsResponse:  # type: ignore[override]
+    async def ListInvitations(
+        self, request: enrolment_pb2.ListInvitationsRequest, context: Context
+    ) -> enrolment_pb2.ListInvitationsResponse:  # type: ignore[override]
         kept = await self._node.store.read(lambda tx: self._enrolment.invitations(tx))
         horizon = micros_now() - 30 * 86400 * 1_000_000
         recent = [_view(invitation) for invitation in kept if max(invitation.expires, invitation.used) > horizon]
         return enrolment_pb2.ListInvitationsResponse(invitations=recent)
 
-    async def RevokeInvitation(self, request: enrolment_pb2.RevokeInvitationRequest, context: Context) -> enrolment_pb2.RevokeInvitationResponse:  # type: ignore[override]
+    async def RevokeInvitation(
+        self, request: enrolment_pb2.RevokeInvitationRequest, context: Context
+    ) -> enrolment_pb2.RevokeInvitationResponse:  # type: ignore[override]
         kept = await self._node.store.write(lambda tx: self._enrolment.revoke(tx, request.id, _now()))
         return enrolment_pb2.RevokeInvitationResponse(invitation=_view(kept))
 

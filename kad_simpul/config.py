@@ -18,7 +18,7 @@ class SimpulConfig(CommonConfig):
     mode: Literal["networking", "subsidiarity"] = Field(
         "networking", description="networking: the simpul mediates; subsidiarity: it also does what forums mandate it to do"
     )
-    listen: Address = Field("0.0.0.0:7443", description="Where members exchange (mutual TLS)")  # noqa: S104 - a simpul is there to be reached
+    listen: Address = Field("0.0.0.0:7443", description="Where members exchange (mutual TLS)")
     advertise: Address = Field("localhost:7443", description="How members call that address")
-    enrolment_listen: Address = Field("0.0.0.0:7444", description="Where invitations are redeemed and certificates renewed")  # noqa: S104
+    enrolment_listen: Address = Field("0.0.0.0:7444", description="Where invitations are redeemed and certificates renewed")
     enrolment_advertise: Address = Field("localhost:7444", description="How forums call that address; stands in invitations")

@@ -178,7 +178,16 @@ class _Demo:
         """A simpul and its forums, enrolled by invitation."""
         self.say(_("Founding the federation: a simpul, with its keys and its own signed feed ..."))
         await asyncio.to_thread(
-            self._run, "kad_simpul", "init", "--id", SIMPUL, "--name", "Simpul Kerjasama Antar Kabupaten/Kota", "--mode", self.mode, home=self.simpul.home.path
+            self._run,
+            "kad_simpul",
+            "init",
+            "--id",
+            SIMPUL,
+            "--name",
+            "Simpul Kerjasama Antar Kabupaten/Kota",
+            "--mode",
+            self.mode,
+            home=self.simpul.home.path,
         )
         self._start(self.simpul)
         await self._ready(self.simpul)
@@ -186,7 +195,15 @@ class _Demo:
             invitation = await asyncio.to_thread(self._run, "kad_simpul", "invite", member.name, home=self.simpul.home.path)
             profile = demo_data.forum(member.name)
             await asyncio.to_thread(
-                self._run, "kad_node", "join", str(invitation["code"]), "--forum", member.name, "--name", str(profile["name"]), home=member.home.path
+                self._run,
+                "kad_node",
+                "join",
+                str(invitation["code"]),
+                "--forum",
+                member.name,
+                "--name",
+                str(profile["name"]),
+                home=member.home.path,
             )
             self._start(member)
             await self._ready(member)
@@ -262,7 +279,9 @@ class _Demo:
             async with self._client(member) as kad:
                 views[member.name] = await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=20)
                 held[member.name] = {
-                    record.name async for record in kad.all_records() if record.state == records_pb2.RECORD_STATE_PUBLISHED and record.HasField("content")
+                    record.name
+                    async for record in kad.all_records()
+                    if record.state == records_pb2.RECORD_STATE_PUBLISHED and record.HasField("content")
                 }
             own = getattr(views[member.name], "self")  # noqa: B009 - a word of Python's
             feeds[own.feed] = own
@@ -271,7 +290,11 @@ class _Demo:
         for name in self.nodes:
             view = views[name]
             # Verified: here, and under the root that its author itself has; the node checked signatures and tree before it stored.
-            sound = {forum.feed for forum in view.forums if forum.feed in feeds and (forum.size, forum.root) == (feeds[forum.feed].size, feeds[forum.feed].root)}
+            sound = {
+                forum.feed
+                for forum in view.forums
+                if forum.feed in feeds and (forum.size, forum.root) == (feeds[forum.feed].size, feeds[forum.feed].root)
+            }
             authors = {forum.name.removeprefix("forums/"): forum.feed for forum in view.forums}
             verified = {record for record in held[name] & expected if authors.get(record.split("/")[1]) in sound}
             nodes.append({"forum": name, "records": len(held[name]), "verified": len(verified), "caught_up": len(sound) == len(feeds)})

@@ -12,7 +12,7 @@ import hmac
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -21,9 +21,11 @@ from kad_protocol.certificates import Authority, key_digest, load_request
 from kad_protocol.entry import log_keys_of, parse_genesis
 from kad_protocol.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Reason, VerificationError
 from kad_protocol.names import FeedId, check_forum
-from kad_protocol.note import LogKeys
 from kad_protocol.statement import CERTIFICATE_BINDING, verify_statement
 from kad_protocol.v1 import enrolment_pb2, entry_pb2
+
+if TYPE_CHECKING:
+    from kad_protocol.note import LogKeys
 
 __all__ = ["Application", "Enrolment", "Invitation", "InvitationStore"]
 
@@ -197,5 +199,7 @@ class Enrolment:
         )
         if not fits:
             raise VerificationError(
-                Reason.CERTIFICATE_REQUEST_INVALID, "the binding is for another feed, key, federation or time; is the clock right?", feed=feed
+                Reason.CERTIFICATE_REQUEST_INVALID,
+                "the binding is for another feed, key, federation or time; is the clock right?",
+                feed=feed,
             )

@@ -71,7 +71,10 @@ def local_guard(tokens: Tokens) -> Callable[[str, Any, grpc.aio.ServicerContext[
         needed = _ROLES.get(name, Role.READER if _reads(name) and service != "InvitationService" else Role.ADMIN)
         if role < needed:
             raise PermissionDeniedError(
-                Reason.ROLE_INSUFFICIENT, f"{name} needs a token of role {needed.name.lower()}", role=role.name.lower(), needed=needed.name.lower()
+                Reason.ROLE_INSUFFICIENT,
+                f"{name} needs a token of role {needed.name.lower()}",
+                role=role.name.lower(),
+                needed=needed.name.lower(),
             )
         if request is not None:
             check_request(request)
@@ -79,7 +82,9 @@ def local_guard(tokens: Tokens) -> Callable[[str, Any, grpc.aio.ServicerContext[
     return guard
 
 
-def member_guard(trust: Callable[[], Trust], admit: Callable[[FeedId], None]) -> Callable[[str, Any, grpc.aio.ServicerContext[Any, Any]], None]:
+def member_guard(
+    trust: Callable[[], Trust], admit: Callable[[FeedId], None]
+) -> Callable[[str, Any, grpc.aio.ServicerContext[Any, Any]], None]:
     """For the port that other members call: a member's certificate, a member in good standing, and nothing but reading and exchange."""
 
     def guard(method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: ANN401

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -24,6 +23,8 @@ from kad_protocol.v1 import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from kad_node.peers import Peers
     from kad_node.service.directory import Directory
     from kad_node.service.records import Records
@@ -45,7 +46,9 @@ class RecordsServicer(records_pb2_grpc.RecordsServiceServicer):
         (record,) = await self._records.create([request])
         return records_pb2.CreateRecordResponse(record=record, warnings=warnings_for(request.content))
 
-    async def BatchCreateRecords(self, request: records_pb2.BatchCreateRecordsRequest, context: Context) -> records_pb2.BatchCreateRecordsResponse:  # type: ignore[override]
+    async def BatchCreateRecords(
+        self, request: records_pb2.BatchCreateRecordsRequest, context: Context
+    ) -> records_pb2.BatchCreateRecordsResponse:  # type: ignore[override]
         for part in request.requests:
             part.parent = part.parent or request.parent
         return records_pb2.BatchCreateRecordsResponse(records=await self._records.create(request.requests))
@@ -56,7 +59,9 @@ class RecordsServicer(records_pb2_grpc.RecordsServiceServicer):
     async def ListRecords(self, request: records_pb2.ListRecordsRequest, context: Context) -> records_pb2.ListRecordsResponse:  # type: ignore[override]
         return await self._records.list(request)
 
-    async def ListRecordVersions(self, request: records_pb2.ListRecordVersionsRequest, context: Context) -> records_pb2.ListRecordVersionsResponse:  # type: ignore[override]
+    async def ListRecordVersions(
+        self, request: records_pb2.ListRecordVersionsRequest, context: Context
+    ) -> records_pb2.ListRecordVersionsResponse:  # type: ignore[override]
         return await self._records.versions(request)
 
     async def SearchRecords(self, request: records_pb2.SearchRecordsRequest, context: Context) -> records_pb2.SearchRecordsResponse:  # type: ignore[override]
@@ -69,7 +74,9 @@ class RecordsServicer(records_pb2_grpc.RecordsServiceServicer):
     async def RetractRecord(self, request: records_pb2.RetractRecordRequest, context: Context) -> records_pb2.RetractRecordResponse:  # type: ignore[override]
         return records_pb2.RetractRecordResponse(record=await self._records.retract(request))
 
-    async def WatchRecords(self, request: records_pb2.WatchRecordsRequest, context: Context) -> AsyncIterator[records_pb2.WatchRecordsResponse]:  # type: ignore[override]
+    async def WatchRecords(
+        self, request: records_pb2.WatchRecordsRequest, context: Context
+    ) -> AsyncIterator[records_pb2.WatchRecordsResponse]:  # type: ignore[override]
         async for response in self._records.watch(request):
             yield response
 
@@ -96,13 +103,19 @@ class TransparencyServicer(transparency_pb2_grpc.TransparencyServiceServicer):
     def __init__(self, transparency: Transparency) -> None:
         self._transparency = transparency
 
-    async def GetCheckpoint(self, request: transparency_pb2.GetCheckpointRequest, context: Context) -> transparency_pb2.GetCheckpointResponse:  # type: ignore[override]
+    async def GetCheckpoint(
+        self, request: transparency_pb2.GetCheckpointRequest, context: Context
+    ) -> transparency_pb2.GetCheckpointResponse:  # type: ignore[override]
         return await self._transparency.checkpoint(request.feed)
 
-    async def GetInclusionProof(self, request: transparency_pb2.GetInclusionProofRequest, context: Context) -> transparency_pb2.GetInclusionProofResponse:  # type: ignore[override]
+    async def GetInclusionProof(
+        self, request: transparency_pb2.GetInclusionProofRequest, context: Context
+    ) -> transparency_pb2.GetInclusionProofResponse:  # type: ignore[override]
         return await self._transparency.inclusion(request.feed, request.index, request.size)
 
-    async def GetConsistencyProof(self, request: transparency_pb2.GetConsistencyProofRequest, context: Context) -> transparency_pb2.GetConsistencyProofResponse:  # type: ignore[override]
+    async def GetConsistencyProof(
+        self, request: transparency_pb2.GetConsistencyProofRequest, context: Context
+    ) -> transparency_pb2.GetConsistencyProofResponse:  # type: ignore[override]
         return await self._transparency.consistency(request.feed, request.old_size, request.new_size)
 
 
@@ -156,5 +169,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
         async for frame in bundle.export(self._status.node, list(request.forums)):
             yield node_pb2.ExportFeedsResponse(frame=frame)
 
-    async def ImportFeeds(self, request_iterator: AsyncIterator[node_pb2.ImportFeedsRequest], context: Context) -> node_pb2.ImportFeedsResponse:  # type: ignore[override]
+    async def ImportFeeds(
+        self, request_iterator: AsyncIterator[node_pb2.ImportFeedsRequest], context: Context
+    ) -> node_pb2.ImportFeedsResponse:  # type: ignore[override]
         return await bundle.take(self._status.node, (request.frame async for request in request_iterator))

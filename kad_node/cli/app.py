@@ -29,7 +29,12 @@ __all__ = ["app"]
 _TIMEOUT = 30
 
 
-@click.group(cls=Group, help=_("The node of a forum: publishes its records, and holds those of the others, verified.\n\n\b\nBegin:\n  kad-node join INVITATION --forum kartamantul --name \"Sekber Kartamantul\"\n  kad-node run\n  kad-node template best-practice > praktik.yaml\n  kad-node publish praktik.yaml"))
+@click.group(
+    cls=Group,
+    help=_(
+        'The node of a forum: publishes its records, and holds those of the others, verified.\n\n\b\nBegin:\n  kad-node join INVITATION --forum kartamantul --name "Sekber Kartamantul"\n  kad-node run\n  kad-node template best-practice > praktik.yaml\n  kad-node publish praktik.yaml'
+    ),
+)
 @common
 @click.version_option(package_name="kad", prog_name="kad-node")
 @click.pass_context
@@ -44,7 +49,11 @@ _command = command_of(app)
 # Becoming a member.
 
 
-@_command("join", _("Join a federation with the simpul's invitation (its text, or a file with it)."), 'kad-node join kad1-CiQ... --forum kartamantul --name "Sekber Kartamantul"')
+@_command(
+    "join",
+    _("Join a federation with the simpul's invitation (its text, or a file with it)."),
+    'kad-node join kad1-CiQ... --forum kartamantul --name "Sekber Kartamantul"',
+)
 @click.argument("invitation")
 @click.option("--forum", help=_("Id of the forum; the invitation knows it."))
 @click.option("--name", required=True, help=_("Display name of the forum."))
@@ -59,10 +68,16 @@ async def join(context: Context, invitation: str, forum: str | None, name: str, 
     setup.report(result, as_json=as_json)
 
 
-@_command("init", _("Begin without a simpul: two such nodes name each other as peers (`kad-node peer`)."), 'kad-node init --forum kartamantul --name "Sekber Kartamantul" --listen 0.0.0.0:7460')
+@_command(
+    "init",
+    _("Begin without a simpul: two such nodes name each other as peers (`kad-node peer`)."),
+    'kad-node init --forum kartamantul --name "Sekber Kartamantul" --listen 0.0.0.0:7460',
+)
 @click.option("--forum", required=True, help=_("Id of the forum, e.g. kartamantul."))
 @click.option("--name", required=True, help=_("Display name of the forum."))
-@click.option("--federation", default="mandiri.kad.internal", show_default=True, help=_("Name that all who exchange share; cannot be changed."))
+@click.option(
+    "--federation", default="mandiri.kad.internal", show_default=True, help=_("Name that all who exchange share; cannot be changed.")
+)
 @click.option("--listen", default="", metavar="HOST:PORT", help=_("Where peers can reach this node; one of two needs it."))
 @json_option
 @run
@@ -72,7 +87,9 @@ async def init(context: Context, forum: str, name: str, federation: str, listen:
     setup.report(result, as_json=as_json)
 
 
-@_command("run", _("Run the node until it is stopped (Ctrl-C or SIGTERM)."), "kad-node run", "KAD_LOG_LEVEL=debug kad-node --home /srv/kad run")
+@_command(
+    "run", _("Run the node until it is stopped (Ctrl-C or SIGTERM)."), "kad-node run", "KAD_LOG_LEVEL=debug kad-node --home /srv/kad run"
+)
 @run
 async def run_daemon(context: Context) -> None:
     """``kad-node run``."""
@@ -99,14 +116,19 @@ def _say_published(context: Context, response: Any) -> None:  # noqa: ANN401 - o
     if context.as_json:
         print_json(as_json(response))
         return
-    print(response.record.name)  # noqa: T201 - the name alone, for scripts
+    print(response.record.name)
     for warning in getattr(response, "warnings", ()):
         err.print(f"[yellow]{_('Note')}:[/] {warning.field}: {warning.description}")
     if response.record.state == records_pb2.RECORD_STATE_QUEUED:
         err.print(_("Kept on this machine; it will be signed and sent as soon as the node runs and reaches the simpul or its peers."))
 
 
-@_command("publish", _("Publish a record from a YAML or JSON file, or from standard input (-). Prints its name."), "kad-node publish praktik.yaml", "kad-node template regulation > r.yaml   # fill it in, then\nkad-node publish r.yaml".replace("\n", "\n  "))
+@_command(
+    "publish",
+    _("Publish a record from a YAML or JSON file, or from standard input (-). Prints its name."),
+    "kad-node publish praktik.yaml",
+    "kad-node template regulation > r.yaml   # fill it in, then\nkad-node publish r.yaml".replace("\n", "\n  "),
+)
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option("--dry-run", is_flag=True, help=_("Check everything, publish nothing."))
 @click.option("--request-id", default="", help=_("Makes a retry safe: the same id publishes once."))
@@ -132,7 +154,12 @@ async def publish(context: Context, file: Any, dry_run: bool, request_id: str, a
     _say_published(context, response)
 
 
-@_command("revise", _("Publish a new version of a record of this forum."), "kad-node show forums/kartamantul/records/01J... --yaml > r.yaml", "kad-node revise forums/kartamantul/records/01J... r.yaml --version 1")
+@_command(
+    "revise",
+    _("Publish a new version of a record of this forum."),
+    "kad-node show forums/kartamantul/records/01J... --yaml > r.yaml",
+    "kad-node revise forums/kartamantul/records/01J... r.yaml --version 1",
+)
 @click.argument("name")
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option("--version", "seen", type=click.IntRange(0), default=0, help=_("The version that you saw; refused if there is a newer one."))
@@ -150,7 +177,11 @@ async def revise(context: Context, name: str, file: Any, seen: int, as_json: boo
     _say_published(context, response)
 
 
-@_command("retract", _("Withdraw a record of this forum; what was said stays verifiable, but is no longer shown."), 'kad-node retract forums/kartamantul/records/01J... --reason "Digantikan perjanjian 2027"')
+@_command(
+    "retract",
+    _("Withdraw a record of this forum; what was said stays verifiable, but is no longer shown."),
+    'kad-node retract forums/kartamantul/records/01J... --reason "Digantikan perjanjian 2027"',
+)
 @click.argument("name")
 @click.option("--reason", required=True, help=_("For readers: why."))
 @click.option("--version", "seen", type=click.IntRange(0), default=0, help=_("The version that you saw."))
@@ -166,7 +197,11 @@ async def retract(context: Context, name: str, reason: str, seen: int, as_json: 
     _say_published(context, response)
 
 
-@_command("template", _("Print a commented YAML to fill in: best-practice, regulation, agenda-item or profile."), "kad-node template best-practice > praktik.yaml")
+@_command(
+    "template",
+    _("Print a commented YAML to fill in: best-practice, regulation, agenda-item or profile."),
+    "kad-node template best-practice > praktik.yaml",
+)
 @click.argument("kind")
 def template(context: Context, kind: str) -> None:
     """``kad-node template``."""
@@ -225,7 +260,9 @@ def _filter(forum: str, kind: str, region: str, since: str, time_field: str = "u
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help=_("At most this many."))
 @json_option
 @run
-async def list_records(context: Context, forum: str, kind: str, region: str, since: str, everything: bool, limit: int, as_json: bool) -> None:
+async def list_records(
+    context: Context, forum: str, kind: str, region: str, since: str, everything: bool, limit: int, as_json: bool
+) -> None:
     """``kad-node list``."""
     found: list[records_pb2.Record] = []
     request = records_pb2.ListRecordsRequest(filter=_filter(forum, kind, region, since), show_retracted=everything)
@@ -251,7 +288,12 @@ def _json(message: Any) -> Any:  # noqa: ANN401 - any message
     return as_json(message)
 
 
-@_command("show", _("Show one record."), "kad-node show forums/kartamantul/records/01J...", "kad-node show forums/kartamantul/records/01J... --yaml > r.yaml")
+@_command(
+    "show",
+    _("Show one record."),
+    "kad-node show forums/kartamantul/records/01J...",
+    "kad-node show forums/kartamantul/records/01J... --yaml > r.yaml",
+)
 @click.argument("name")
 @click.option("--version", type=click.IntRange(0), default=0, help=_("An earlier version."))
 @click.option("--yaml", "as_yaml", is_flag=True, help=_("Only the document, as it could be revised."))
@@ -269,13 +311,20 @@ async def show_one(context: Context, name: str, version: int, as_yaml: bool, as_
         show.show_record(record)
 
 
-@_command("search", _("Find records by words, in any of their forms."), "kad-node search kelola sampah", "kad-node search wisata --region 34 --json")
+@_command(
+    "search",
+    _("Find records by words, in any of their forms."),
+    "kad-node search kelola sampah",
+    "kad-node search wisata --region 34 --json",
+)
 @click.argument("words", nargs=-1, required=True)
 @_filters
 @click.option("--limit", type=click.IntRange(1, 200), default=20, show_default=True, help=_("At most this many."))
 @json_option
 @run
-async def search(context: Context, words: tuple[str, ...], forum: str, kind: str, region: str, since: str, limit: int, as_json: bool) -> None:
+async def search(
+    context: Context, words: tuple[str, ...], forum: str, kind: str, region: str, since: str, limit: int, as_json: bool
+) -> None:
     """``kad-node search``."""
     request = records_pb2.SearchRecordsRequest(query=" ".join(words), filter=_filter(forum, kind, region, since), page_size=limit)
     async with context.client() as kad:
@@ -290,7 +339,12 @@ async def search(context: Context, words: tuple[str, ...], forum: str, kind: str
         err.print(_("Nothing found."))
 
 
-@_command("agenda", _("What is coming: agenda items in the order of time, from today on."), "kad-node agenda", "kad-node agenda --since 2026-01-01 --forum javapromo")
+@_command(
+    "agenda",
+    _("What is coming: agenda items in the order of time, from today on."),
+    "kad-node agenda",
+    "kad-node agenda --since 2026-01-01 --forum javapromo",
+)
 @_filters
 @json_option
 @run
@@ -327,16 +381,20 @@ async def watch(context: Context, from_start: bool, forum: str, kind: str, regio
         async for response in kad.follow(_filter(forum, kind, region, since), from_start=from_start):
             for event in response.events:
                 if as_json:
-                    print(json.dumps(_json(event), ensure_ascii=False), flush=True)  # noqa: T201
+                    print(json.dumps(_json(event), ensure_ascii=False), flush=True)
                 else:
                     title = show.escape(event.record.content.title or event.record.name)
-                    out.print(f"{show.moment(event.arrive_time)}  {words.get(event.type, '')}  [bold]{title}[/]  [dim]{event.record.name}[/]")
+                    out.print(
+                        f"{show.moment(event.arrive_time)}  {words.get(event.type, '')}  [bold]{title}[/]  [dim]{event.record.name}[/]"
+                    )
 
 
 # How it is going.
 
 
-@_command("status", _("How this node is doing: its feed, its peers, what it holds, what is wrong."), "kad-node status", "kad-node status --json")
+@_command(
+    "status", _("How this node is doing: its feed, its peers, what it holds, what is wrong."), "kad-node status", "kad-node status --json"
+)
 @json_option
 @run
 async def status(context: Context, as_json: bool) -> None:
@@ -357,12 +415,18 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
     me = getattr(state, "self")  # noqa: B009 - a word of Python's
     out.print(f"[bold]{show.escape(me.profile.name) or me.name}[/]  {me.feed}")
     if state.HasField("start_time"):
-        out.print(f"[green]●[/] {_('running since')} {show.moment(state.start_time)}, {_('local API')} {context.home.running().get('api', '')}")
+        out.print(
+            f"[green]●[/] {_('running since')} {show.moment(state.start_time)}, {_('local API')} {context.home.running().get('api', '')}"
+        )
     else:
         out.print(f"[yellow]●[/] {_('not running; start it with')} `kad-{context.home.role} run`")
     if state.mode:
         out.print(f"{_('mode')} {state.mode}")
-    words = {1: _("may sign"), 2: _("may not sign yet: waiting to hear its own head from the simpul or peers"), 3: _("[red]its feed has two histories; the operator must decide[/]")}
+    words = {
+        1: _("may sign"),
+        2: _("may not sign yet: waiting to hear its own head from the simpul or peers"),
+        3: _("[red]its feed has two histories; the operator must decide[/]"),
+    }
     observed = _(", {n} received by the simpul").format(n=me.observed_size) if me.observed_size else ""
     out.print(f"{me.size} {ngettext('entry', 'entries', me.size)}{observed}; {words.get(state.append_state, '')}")
     if state.queued:
@@ -386,12 +450,23 @@ async def doctor(context: Context, deep: bool, as_json: bool) -> None:
 # Peers, tokens, files.
 
 
-@app.group("peer", cls=Group, help=_("Exchange directly with another forum.\n\n\b\nExample:\n  kad-node peer card > kartamantul.card        # on the one side\n  kad-node peer add kartamantul.card           # on the other, and the same back"))
+@app.group(
+    "peer",
+    cls=Group,
+    help=_(
+        "Exchange directly with another forum.\n\n\b\nExample:\n  kad-node peer card > kartamantul.card        # on the one side\n  kad-node peer add kartamantul.card           # on the other, and the same back"
+    ),
+)
 def peer() -> None:
     """``kad-node peer``."""
 
 
-@peer.command("card", help=_("Print this node's card, for the other operator.\n\n\b\nExample:\n  kad-node peer card --address node.example.go.id:7460 > kartamantul.card"))
+@peer.command(
+    "card",
+    help=_(
+        "Print this node's card, for the other operator.\n\n\b\nExample:\n  kad-node peer card --address node.example.go.id:7460 > kartamantul.card"
+    ),
+)
 @click.option("--address", default="", metavar="HOST:PORT", help=_("Where the other should dial this node."))
 @click.pass_obj
 @run
@@ -433,14 +508,18 @@ async def peer_remove(context: Context, forum: str) -> None:
         await kad.node.RemovePeer(node_pb2.RemovePeerRequest(forum=forum), timeout=_TIMEOUT)
 
 
-@app.group("token", cls=Group, help=_("Tokens for programs that use the local API.\n\n\b\nExample:\n  kad-node token create laporan --role reader"))
+@app.group(
+    "token", cls=Group, help=_("Tokens for programs that use the local API.\n\n\b\nExample:\n  kad-node token create laporan --role reader")
+)
 def token() -> None:
     """``kad-node token``."""
 
 
 @token.command("create", help=_("Make a token; it is shown once.\n\n\b\nExample:\n  kad-node token create laporan --role reader"))
 @click.argument("name")
-@click.option("--role", type=click.Choice([role.name.lower() for role in Role]), default="reader", show_default=True, help=_("What it allows."))
+@click.option(
+    "--role", type=click.Choice([role.name.lower() for role in Role]), default="reader", show_default=True, help=_("What it allows.")
+)
 @click.pass_obj
 def token_create(context: Context, name: str, role: str) -> None:
     """``kad-node token create``."""
@@ -466,7 +545,12 @@ def token_revoke(context: Context, name: str) -> None:
     context.home.tokens.revoke(name)
 
 
-@_command("export", _("Write feeds to a file that verifies by itself, for a USB stick."), "kad-node export jejaring.kad", "kad-node export kartamantul.kad --forum kartamantul")
+@_command(
+    "export",
+    _("Write feeds to a file that verifies by itself, for a USB stick."),
+    "kad-node export jejaring.kad",
+    "kad-node export kartamantul.kad --forum kartamantul",
+)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--forum", "forums", multiple=True, help=_("Only these forums."))
 @run
@@ -541,4 +625,3 @@ def config_sample(context: Context) -> None:
 
 
 app.add_command(completion("kad-node"))
-

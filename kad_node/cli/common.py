@@ -24,8 +24,8 @@ from kad_node.home import Home
 from kad_node.messages import _, language
 from kad_node.node import Node
 from kad_node.service.status import Status
-from kad_protocol.client import Client
 from kad_protocol.channel import local_channel
+from kad_protocol.client import Client
 from kad_protocol.errors import InvalidInputError, KadError, PreconditionError, Reason
 from kad_protocol.status import from_rpc_error
 
@@ -69,7 +69,7 @@ class Group(click.Group):
 def fail(error: KadError) -> None:
     """Say what is wrong and what to do, and end with status 1."""
     if click.get_current_context(silent=True) is not None and click.get_current_context().find_root().params.get("as_json"):
-        print(json.dumps({"error": {"reason": error.reason.value, "message": error.message, **error.metadata}}), file=sys.stderr)  # noqa: T201
+        print(json.dumps({"error": {"reason": error.reason.value, "message": error.message, **error.metadata}}), file=sys.stderr)
     else:
         err.print(f"[red]{_('Error')}:[/] {_escape(explain(error))}")
         if isinstance(error, InvalidInputError):
@@ -99,20 +99,26 @@ def _hints() -> dict[Reason, str]:
         Reason.HOME_ALREADY_INITIALISED: _("{home} is the home of a member already. Choose another with --home."),
         Reason.HOME_IN_USE: _("{home} is in use by process {pid}, which does not answer. Stop it first."),
         Reason.HOME_NOT_WRITABLE: _("{message}. Is it yours, and is the disk writable?"),
-        Reason.HOME_NEWER_VERSION: _("this home was used by a newer version of KAD. Install that version or a newer one; nothing was changed."),
+        Reason.HOME_NEWER_VERSION: _(
+            "this home was used by a newer version of KAD. Install that version or a newer one; nothing was changed."
+        ),
         Reason.HOME_WRONG_ROLE: _("{home} is the home of a {role}. Use `kad-{role}`."),
         Reason.INVITATION_MALFORMED: _("this is not a whole invitation ({why}). Copy it again, from `kad1-` to its end."),
         Reason.INVITATION_EXPIRED: _("this invitation has expired. Ask the simpul for a new one."),
         Reason.INVITATION_USED: _("this invitation has been used. Ask the simpul for a new one."),
         Reason.INVITATION_UNKNOWN: _("the simpul does not know this invitation, or has withdrawn it. Ask for a new one."),
         Reason.INVITATION_FOR_OTHER_FORUM: _("this invitation is for {forum}. Give that with --forum, or ask for one of your own."),
-        Reason.AUTHORITY_NOT_PINNED: _("who answers at {address} is not the simpul that sent the invitation. Do not go on; ask the simpul."),
+        Reason.AUTHORITY_NOT_PINNED: _(
+            "who answers at {address} is not the simpul that sent the invitation. Do not go on; ask the simpul."
+        ),
         Reason.RECORD_NOT_FOUND: _("there is no record {name} here. `kad-node list` shows what there is."),
         Reason.STALE_VERSION: _("{name} is at version {current_version} now, you saw {expected_version}. Read it again, then revise."),
         Reason.RECORD_RETRACTED: _("{name} was retracted and cannot be changed."),
         Reason.NOT_OWN_RECORD: _("only the forum that published a record can change it. ({message})"),
         Reason.INVALID_PASSPHRASE: _("{message}. Set KAD_PASSPHRASE."),
-        Reason.APPEND_FENCED: _("the simpul has to hear from its members before it may sign again (its disk might be an old copy). Try again in a moment."),
+        Reason.APPEND_FENCED: _(
+            "the simpul has to hear from its members before it may sign again (its disk might be an old copy). Try again in a moment."
+        ),
         Reason.ADDRESS_IN_USE: _("cannot listen on {address}: something else is there. Change it in kad.toml."),
         Reason.FORUM_NOT_FOUND: _("the forum is not known here. `kad-node status` shows who is. ({message})"),
         Reason.STORE_CORRUPT: _("the database is damaged: {message}. Run `kad-node doctor`."),
@@ -142,7 +148,9 @@ class Context:
         if self.home.locked():
             address = self.home.running().get("api")
             if not address:
-                raise PreconditionError(Reason.HOME_IN_USE, "the home is in use", home=self.home.path, pid=self.home.running().get("pid", "?"))
+                raise PreconditionError(
+                    Reason.HOME_IN_USE, "the home is in use", home=self.home.path, pid=self.home.running().get("pid", "?")
+                )
             async with local_channel(address, token, language()) as channel:
                 yield Client(channel)
             return
@@ -193,7 +201,7 @@ def as_json(message: Message) -> dict[str, Any]:
 
 def print_json(data: Any) -> None:  # noqa: ANN401 - JSON
     """Print JSON as it is: no colours, no wrapping."""
-    print(json.dumps(data, ensure_ascii=False, indent=2))  # noqa: T201
+    print(json.dumps(data, ensure_ascii=False, indent=2))
 
 
 def command_of(app: click.Group) -> Callable[..., Any]:
@@ -227,7 +235,9 @@ def command_of(app: click.Group) -> Callable[..., Any]:
 def completion(program: str) -> click.Command:
     """A command that prints the shell's completion script."""
 
-    @click.command("completion", help=_("Print shell completion.\n\n\b\nExample:\n  {program} completion bash >> ~/.bashrc").format(program=program))
+    @click.command(
+        "completion", help=_("Print shell completion.\n\n\b\nExample:\n  {program} completion bash >> ~/.bashrc").format(program=program)
+    )
     @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
     @click.pass_context
     def command(ctx: click.Context, shell: str) -> None:

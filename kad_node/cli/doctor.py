@@ -83,7 +83,12 @@ def _disk(context: Context) -> list[Finding]:
     findings = [
         Finding(_("disk"), "ok", _("{n} MB free").format(n=free >> 20))
         if free >= _MIN_FREE_BYTES
-        else Finding(_("disk"), "fail", _("only {n} MB free").format(n=free >> 20), _("free some space; the node refuses to write when the disk is full"))
+        else Finding(
+            _("disk"),
+            "fail",
+            _("only {n} MB free").format(n=free >> 20),
+            _("free some space; the node refuses to write when the disk is full"),
+        )
     ]
     probe = context.home.path / ".doctor"
     try:
@@ -95,11 +100,18 @@ def _disk(context: Context) -> list[Finding]:
         seconds = time.perf_counter() - started
         probe.unlink()
     except OSError as error:
-        findings.append(Finding(_("writing"), "fail", str(error), _("make {home} writable for the user of the daemon").format(home=context.home.path)))
+        findings.append(
+            Finding(_("writing"), "fail", str(error), _("make {home} writable for the user of the daemon").format(home=context.home.path))
+        )
     else:
         slow = seconds > _SLOW_SYNC_SECONDS
         findings.append(
-            Finding(_("writing"), "warn" if slow else "ok", _("a durable write takes {ms:.1f} ms").format(ms=seconds * 1000), _("the disk is slow or busy") if slow else "")
+            Finding(
+                _("writing"),
+                "warn" if slow else "ok",
+                _("a durable write takes {ms:.1f} ms").format(ms=seconds * 1000),
+                _("the disk is slow or busy") if slow else "",
+            )
         )
     return findings
 
@@ -111,7 +123,12 @@ def _certificate(context: Context) -> Finding:
         return Finding(_("certificate"), "fail", str(error), _("run the daemon while the simpul can be reached; it gets a new one"))
     left = end - datetime.datetime.now(datetime.UTC)
     if left < datetime.timedelta(0):
-        return Finding(_("certificate"), "warn", _("ended {when}").format(when=end), _("run the daemon while the simpul can be reached; it renews by itself for 30 days after the end"))
+        return Finding(
+            _("certificate"),
+            "warn",
+            _("ended {when}").format(when=end),
+            _("run the daemon while the simpul can be reached; it renews by itself for 30 days after the end"),
+        )
     return Finding(_("certificate"), "ok", _("valid until {when}").format(when=end))
 
 
@@ -128,9 +145,23 @@ async def _daemon(context: Context) -> list[Finding]:
         if peer.state == node_pb2.PEER_STATE_CONNECTED:
             skewed = abs(peer.clock_skew_ms) > _SKEW_WARN_MS
             text = _("connected") if not skewed else _("connected, but its clock differs by {s} s").format(s=peer.clock_skew_ms // 1000)
-            findings.append(Finding(peer.forum, "warn" if skewed else "ok", text, _("set the clock of this machine (timedatectl set-ntp true)") if skewed else ""))
+            findings.append(
+                Finding(
+                    peer.forum,
+                    "warn" if skewed else "ok",
+                    text,
+                    _("set the clock of this machine (timedatectl set-ntp true)") if skewed else "",
+                )
+            )
         elif peer.address:
-            findings.append(Finding(peer.forum, "warn", peer.last_error or _("not connected"), _("is {address} right, and can this machine reach it?").format(address=peer.address)))
+            findings.append(
+                Finding(
+                    peer.forum,
+                    "warn",
+                    peer.last_error or _("not connected"),
+                    _("is {address} right, and can this machine reach it?").format(address=peer.address),
+                )
+            )
     findings.extend(
         Finding(_("problems"), "warn", f"{count.reason}: {count.count}", _("see `status`; nothing is lost")) for count in state.problems
     )
@@ -142,11 +173,15 @@ async def _store(context: Context, *, deep: bool, running: bool) -> list[Finding
     try:
         store = await SqliteStore.open(context.home.store)
     except KadError as error:
-        return [Finding(_("database"), "fail", str(error), _("restore the home from a backup; the feeds come back from the simpul and peers"))]
+        return [
+            Finding(_("database"), "fail", str(error), _("restore the home from a backup; the feeds come back from the simpul and peers"))
+        ]
     try:
         wrong = await store.read(lambda tx: tx.check())
         findings = [
-            Finding(_("database"), "fail", "; ".join(wrong)[:300], _("restore from a backup; the feeds come back from the simpul and peers"))
+            Finding(
+                _("database"), "fail", "; ".join(wrong)[:300], _("restore from a backup; the feeds come back from the simpul and peers")
+            )
             if wrong
             else Finding(_("database"), "ok", _("whole"))
         ]
@@ -173,7 +208,14 @@ def _rehash(tx: SqliteTransaction) -> list[Finding]:
         except KadError:
             broken = True
         if broken:
-            findings.append(Finding(state.feed.origin, "fail", _("the entries on this disk are not those that were signed"), _("restore from a backup, or join again with a fresh home")))
+            findings.append(
+                Finding(
+                    state.feed.origin,
+                    "fail",
+                    _("the entries on this disk are not those that were signed"),
+                    _("restore from a backup, or join again with a fresh home"),
+                )
+            )
         else:
             findings.append(Finding(state.feed.origin, "ok", _("{n} entries give the signed root").format(n=state.size)))
     return findings

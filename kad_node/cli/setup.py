@@ -70,7 +70,9 @@ async def publish_first_profile(home: Home, config: CommonConfig, profile: conte
 
 
 def _header() -> str:
-    return _("# Configuration of this KAD node. Every key can also be given as a variable KAD_<KEY>. Changes need a restart, except log_level and [limits] (SIGHUP).\n")
+    return _(
+        "# Configuration of this KAD node. Every key can also be given as a variable KAD_<KEY>. Changes need a restart, except log_level and [limits] (SIGHUP).\n"
+    )
 
 
 async def join(home: Home, text: str, forum: str | None, name: str, listen: str) -> Begun:
@@ -159,13 +161,19 @@ def make_authority(home: Home, feed: FeedId) -> None:
 def show_recovery(code: str) -> None:
     """Printed as soon as it exists, before anything else can fail: it is kept nowhere."""
     err.print(f"[bold]{_('Recovery code')}[/]  {code}")
-    err.print(_("Write it down and keep it offline. It is shown once; with it you can get this forum's feed back if the machine is lost or stolen."))
+    err.print(
+        _(
+            "Write it down and keep it offline. It is shown once; with it you can get this forum's feed back if the machine is lost or stolen."
+        )
+    )
 
 
 def report(begun: Begun, *, as_json: bool) -> None:
     """Say what came of it and what to do next."""
     if as_json:
-        print_json({"forum": begun.feed.forum, "feed": begun.feed.origin, "home": str(begun.home.path), "federation_name": begun.federation_name})
+        print_json(
+            {"forum": begun.feed.forum, "feed": begun.feed.origin, "home": str(begun.home.path), "federation_name": begun.federation_name}
+        )
         return
     if begun.federation_name:
         out.print(_("[green]{forum} has joined {federation}.[/]").format(forum=begun.feed.forum, federation=begun.federation_name))

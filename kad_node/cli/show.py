@@ -114,6 +114,11 @@ def forum_table(forums: Sequence[directory_pb2.Forum]) -> None:
         role = "simpul" if forum.role == 2 else words.get(forum.membership, "-")  # noqa: PLR2004 - MEMBER_ROLE_SIMPUL
         mark = f" [red]{forum.quarantine_reason}[/]" if forum.quarantine_reason else ""
         table.add_row(
-            f"{name}{' *' if forum.self else ''}", escape(forum.profile.name), f"{role}{mark}", str(forum.record_count), str(forum.size), str(forum.observed_size or "-")
+            f"{name}{' *' if forum.self else ''}",
+            escape(forum.profile.name),
+            f"{role}{mark}",
+            str(forum.record_count),
+            str(forum.size),
+            str(forum.observed_size or "-"),
         )
     out.print(table)

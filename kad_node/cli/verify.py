@@ -66,9 +66,13 @@ def _bundle(file: Any) -> _Found:  # noqa: ANN401 - a binary file
             feed.extend(log, batch, targets[batch.feed])
     found = _Found("bundle", {"feeds": []})
     for state in log.feeds():
-        found.facts["feeds"].append({"feed": state.feed.origin, "size": state.size, "root": state.root.hex(), "genesis": state.genesis.hex()})
+        found.facts["feeds"].append(
+            {"feed": state.feed.origin, "size": state.size, "root": state.root.hex(), "genesis": state.genesis.hex()}
+        )
         found.lines.append(_("[green]✓[/] {feed}: {n} entries, signed by its author").format(feed=escape(state.feed.origin), n=state.size))
-        found.lines.append(_("    genesis {hash} (compare it with what the simpul or the forum itself says)").format(hash=state.genesis.hex()))
+        found.lines.append(
+            _("    genesis {hash} (compare it with what the simpul or the forum itself says)").format(hash=state.genesis.hex())
+        )
     if not found.lines:
         raise InvalidInputError(Reason.INVALID_FILE, "there is nothing in the file")
     return found
@@ -76,9 +80,16 @@ def _bundle(file: Any) -> _Found:  # noqa: ANN401 - a binary file
 
 def _evidence(data: bytes) -> _Found:
     fork = evidence.verify(data)
-    facts = {"feed": fork.origin, "sizes": list(fork.sizes), "roots": [root.hex() for root in fork.roots], "genesis": merkle.leaf_hash(fork.genesis).hex()}
+    facts = {
+        "feed": fork.origin,
+        "sizes": list(fork.sizes),
+        "roots": [root.hex() for root in fork.roots],
+        "genesis": merkle.leaf_hash(fork.genesis).hex(),
+    }
     lines = [
-        _("[red]{feed} has signed two histories.[/] This is proved; it does not depend on who made the file.").format(feed=escape(fork.origin)),
+        _("[red]{feed} has signed two histories.[/] This is proved; it does not depend on who made the file.").format(
+            feed=escape(fork.origin)
+        ),
         *(f"    {size}  {root.hex()}" for size, root in zip(fork.sizes, fork.roots, strict=True)),
         _("    genesis {hash}").format(hash=facts["genesis"]),
     ]
@@ -98,7 +109,9 @@ def _checkpoint(data: bytes, keys: tuple[str, ...]) -> _Found:
         for line in lines:
             _check_line(key, line, parsed.text, checkpoint)
     facts = {"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex(), "keys": len(keys)}
-    text = _("[green]✓[/] {origin}: {n} entries, root {root}").format(origin=escape(checkpoint.origin), n=checkpoint.size, root=checkpoint.root.hex())
+    text = _("[green]✓[/] {origin}: {n} entries, root {root}").format(
+        origin=escape(checkpoint.origin), n=checkpoint.size, root=checkpoint.root.hex()
+    )
     return _Found("checkpoint", facts, [text])
 
 

@@ -215,7 +215,9 @@ class Records:
         name = RecordName.parse(text)
         if name.forum != self._node.own.forum:
             raise PermissionDeniedError(
-                Reason.NOT_OWN_RECORD, f"{name} belongs to {name.forum}; this node changes records of {self._node.own.forum} only", name=name
+                Reason.NOT_OWN_RECORD,
+                f"{name} belongs to {name.forum}; this node changes records of {self._node.own.forum} only",
+                name=name,
             )
         return name
 
@@ -241,7 +243,9 @@ class Records:
         parsed = RecordName.parse(name)
         row = await self._node.store.read(lambda tx: tx.record(parsed.forum, parsed.record, version, self._node.own))
         if row is None:
-            raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {parsed}" + (f" version {version}" if version else ""), name=parsed)
+            raise NotFoundError(
+                Reason.RECORD_NOT_FOUND, f"there is no record {parsed}" + (f" version {version}" if version else ""), name=parsed
+            )
         return to_record(row)
 
     async def list(self, request: records_pb2.ListRecordsRequest) -> records_pb2.ListRecordsResponse:
@@ -305,7 +309,9 @@ class Records:
             response.next_page_token = encode_page([offset + size], *question)
         return response
 
-    async def watch(self, request: records_pb2.WatchRecordsRequest, quiet_seconds: float = 25) -> AsyncIterator[records_pb2.WatchRecordsResponse]:
+    async def watch(
+        self, request: records_pb2.WatchRecordsRequest, quiet_seconds: float = 25
+    ) -> AsyncIterator[records_pb2.WatchRecordsResponse]:
         """Arrivals, for ever. See ``RecordsService.WatchRecords``."""
         where: Filter = parse_filter(request.filter)
         instance = self._node.instance

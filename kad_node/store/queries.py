@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kad_node.query import Filter
 from kad_protocol.errors import Reason
 from kad_protocol.fold import Problem
 from kad_protocol.names import FeedId
@@ -13,6 +12,8 @@ from kad_protocol.v1 import entry_pb2, records_pb2
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from kad_node.query import Filter
 
 __all__ = ["ArrivalRow", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
 
@@ -121,7 +122,7 @@ class Queries:
         )
         return [_row(row) for row in rows]
 
-    def records(  # noqa: PLR0913 - the parts of one question
+    def records(
         self,
         *,
         forum: str,
@@ -133,7 +134,8 @@ class Queries:
         retracted: bool,
     ) -> list[RecordRow]:
         """A page of records. ``after`` is the order value and the ``rid`` of the last one of the page before: inserts in
-        between move nothing."""
+        between move nothing.
+        """
         key = _ORDER[order]
         clauses, values = _where(where)
         if forum:

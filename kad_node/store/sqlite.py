@@ -108,7 +108,8 @@ class SqliteStore:
 
     def listen(self, listener: Callable[[Mapping[FeedId, int]], None]) -> Callable[[], None]:
         """Call ``listener`` after every commit, on the event loop, with the feeds that changed and their signed sizes;
-        returns how to stop."""
+        returns how to stop.
+        """
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 

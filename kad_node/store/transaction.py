@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteTransaction", "micros_now"]
 
-_STATE = (
-    "origin, genesis, size, tail, frontier, root, checkpoint, signed_size, target, log_keys, role, authority_index, quarantine"
-)
+_STATE = "origin, genesis, size, tail, frontier, root, checkpoint, signed_size, target, log_keys, role, authority_index, quarantine"
 
 
 def micros_now() -> int:
@@ -155,9 +153,7 @@ class SqliteTransaction(Queries):
         return _Tiles(self._connection, self._id(feed))
 
     def pin_checkpoint(self, feed: FeedId, size: int, note: bytes) -> None:
-        self._connection.execute(
-            "INSERT INTO pinned_checkpoint (feed, size, note) VALUES (?, ?, ?)", (self._id(feed), size, note)
-        )
+        self._connection.execute("INSERT INTO pinned_checkpoint (feed, size, note) VALUES (?, ?, ?)", (self._id(feed), size, note))
 
     def pinned_checkpoint(self, feed: FeedId, after: int) -> tuple[int, bytes] | None:
         row: tuple[int, bytes] | None = self._connection.execute(
@@ -166,9 +162,7 @@ class SqliteTransaction(Queries):
         return row
 
     def add_evidence(self, feed: FeedId, evidence: bytes) -> None:
-        self._connection.execute(
-            "INSERT INTO evidence (feed, time, data) VALUES (?, ?, ?)", (self._id(feed), micros_now(), evidence)
-        )
+        self._connection.execute("INSERT INTO evidence (feed, time, data) VALUES (?, ?, ?)", (self._id(feed), micros_now(), evidence))
 
     # What the log says.
 
@@ -200,13 +194,9 @@ class SqliteTransaction(Queries):
         state = records_pb2.RECORD_STATE_CONTENT_MISSING if content is None else records_pb2.RECORD_STATE_PUBLISHED
         rid = self._save_version(feed, version, time, content, state, index=index)
         first = version.version == 1
-        self._event(
-            rid, version.version, records_pb2.RECORD_EVENT_TYPE_CREATED if first else records_pb2.RECORD_EVENT_TYPE_REVISED
-        )
+        self._event(rid, version.version, records_pb2.RECORD_EVENT_TYPE_CREATED if first else records_pb2.RECORD_EVENT_TYPE_REVISED)
 
-    def put_queued(
-        self, feed: FeedId, outbox: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content
-    ) -> None:
+    def put_queued(self, feed: FeedId, outbox: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content) -> None:
         """A version waits in the outbox: shown on this node as QUEUED, unknown to others."""
         self._save_version(feed, version, time, content, records_pb2.RECORD_STATE_QUEUED, outbox=outbox)
 
@@ -298,9 +288,7 @@ class SqliteTransaction(Queries):
         )
 
     def _event(self, rid: int, version: int, kind: int) -> None:
-        self._connection.execute(
-            "INSERT INTO event (rid, version, type, time) VALUES (?, ?, ?, ?)", (rid, version, kind, micros_now())
-        )
+        self._connection.execute("INSERT INTO event (rid, version, type, time) VALUES (?, ?, ?, ?)", (rid, version, kind, micros_now()))
 
     def put_profile(self, feed: FeedId, index: int, profile: content_pb2.ForumProfile) -> None:
         self._connection.execute(

@@ -42,7 +42,12 @@ def _services(server: grpc.aio.Server, node: Node, config: CommonConfig) -> list
     return invitation_services(server, node, enrolment_of(node.home, config))
 
 
-@click.group(cls=Group, help=_("The simpul of a federation: carries what forums publish, observes and remembers it.\n\n\b\nBegin:\n  kad-simpul init --id simpul-kabkota --name \"Simpul Kabupaten/Kota\"\n  kad-simpul run\n  kad-simpul invite kartamantul"))
+@click.group(
+    cls=Group,
+    help=_(
+        'The simpul of a federation: carries what forums publish, observes and remembers it.\n\n\b\nBegin:\n  kad-simpul init --id simpul-kabkota --name "Simpul Kabupaten/Kota"\n  kad-simpul run\n  kad-simpul invite kartamantul'
+    ),
+)
 @common
 @click.version_option(package_name="kad", prog_name="kad-simpul")
 @click.pass_context
@@ -54,12 +59,22 @@ def app(ctx: click.Context, home: str | None) -> None:
 _command = command_of(app)
 
 
-@_command("init", _("Found a federation: keys, feed, authority and configuration of its simpul."), 'kad-simpul init --id simpul-kabkota --name "Simpul Kabupaten/Kota" --address simpul.example.go.id:7443')
+@_command(
+    "init",
+    _("Found a federation: keys, feed, authority and configuration of its simpul."),
+    'kad-simpul init --id simpul-kabkota --name "Simpul Kabupaten/Kota" --address simpul.example.go.id:7443',
+)
 @click.option("--id", "forum", required=True, help=_("Id of the simpul, e.g. simpul-kabkota."))
 @click.option("--name", required=True, help=_("Display name of the federation."))
 @click.option("--federation", default="", help=_("Name of the federation, like a domain; cannot be changed. Default: ID.kad.internal."))
 @click.option("--address", default="", metavar="HOST:PORT", help=_("How members reach it. Default: localhost, for trying out."))
-@click.option("--mode", type=click.Choice(["networking", "subsidiarity"]), default="networking", show_default=True, help=_("networking: the simpul mediates; subsidiarity: it also does what forums mandate it to do."))
+@click.option(
+    "--mode",
+    type=click.Choice(["networking", "subsidiarity"]),
+    default="networking",
+    show_default=True,
+    help=_("networking: the simpul mediates; subsidiarity: it also does what forums mandate it to do."),
+)
 @json_option
 @run
 async def init(context: Context, forum: str, name: str, federation: str, address: str, mode: str, as_json: bool) -> None:
@@ -90,12 +105,18 @@ async def init(context: Context, forum: str, name: str, federation: str, address
             "enrolment_advertise": f"{host}:{enrolment}",
         }
         await setup.publish_first_profile(home, SimpulConfig.model_validate(values), content_pb2.ForumProfile(name=name), None)
-        header = _("# Configuration of this KAD simpul. Every key can also be given as a variable KAD_<KEY>. Changes need a restart, except log_level and [limits] (SIGHUP).\n")
+        header = _(
+            "# Configuration of this KAD simpul. Every key can also be given as a variable KAD_<KEY>. Changes need a restart, except log_level and [limits] (SIGHUP).\n"
+        )
         configuration.write_initial(SimpulConfig, home.config, values, header)
     if as_json:
         print_json({"forum": feed.forum, "feed": feed.origin, "home": str(home.path), "mode": mode, "address": values["advertise"]})
         return
-    out.print(_("[green]The federation {name} is founded.[/] Members reach it at {address}.").format(name=feed.federation, address=values["advertise"]))
+    out.print(
+        _("[green]The federation {name} is founded.[/] Members reach it at {address}.").format(
+            name=feed.federation, address=values["advertise"]
+        )
+    )
     out.print(f"{_('Home')}: {home.path}")
     out.print(_("Now: `kad-simpul run`, and in another window `kad-simpul invite FORUM`."))
 
@@ -116,7 +137,9 @@ def _seconds(text: str) -> int:
     return int(found.group(1)) * _UNITS[found.group(2)]
 
 
-@_command("invite", _("Invite a forum: prints a text that it gives to `kad-node join`. Good once."), "kad-simpul invite kartamantul --expires 7d")
+@_command(
+    "invite", _("Invite a forum: prints a text that it gives to `kad-node join`. Good once."), "kad-simpul invite kartamantul --expires 7d"
+)
 @click.argument("forum")
 @click.option("--expires", default="7d", show_default=True, help=_("How long it is valid: minutes, hours or days, e.g. 30m, 12h, 7d."))
 @click.option("--associate", is_flag=True, help=_("As an associate member (university, company, donor): without a vote."))
@@ -133,8 +156,12 @@ async def invite(context: Context, forum: str, expires: str, associate: bool, as
     if as_json:
         _print(response)
         return
-    print(response.code)  # noqa: T201 - the text alone, for scripts
-    err.print(_("Give this to {forum}, over a way that you trust. It is good once, until {when}.").format(forum=forum, when=show.moment(response.invitation.expire_time)))
+    print(response.code)
+    err.print(
+        _("Give this to {forum}, over a way that you trust. It is good once, until {when}.").format(
+            forum=forum, when=show.moment(response.invitation.expire_time)
+        )
+    )
 
 
 def _print(message: Any) -> None:  # noqa: ANN401 - any message

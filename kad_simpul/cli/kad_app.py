@@ -15,25 +15,46 @@ from kad_simpul.demo import run_demo
 __all__ = ["app"]
 
 
-@click.group(cls=Group, help=_("KAD: exchange of best practices, regulations and agendas between cooperation forums.\n\n\b\nBegin:\n  kad demo\n\n\b\nPrograms:\n  kad-node     for a forum\n  kad-simpul   for the operator of a simpul"))
+@click.group(
+    cls=Group,
+    help=_(
+        "KAD: exchange of best practices, regulations and agendas between cooperation forums.\n\n\b\nBegin:\n  kad demo\n\n\b\nPrograms:\n  kad-node     for a forum\n  kad-simpul   for the operator of a simpul"
+    ),
+)
 @click.option("--lang", type=click.Choice(["id", "en"]), expose_value=False, help=_("Language of messages."))
 @click.version_option(package_name="kad", prog_name="kad")
 def app() -> None:
     """``kad``."""
 
 
-@app.command("demo", help=_("A federation on this machine, alive: a simpul and four forums, real records.\n\n\b\nExample:\n  kad demo\n  kad demo --once --json --home /tmp/kad-demo"))
+@app.command(
+    "demo",
+    help=_(
+        "A federation on this machine, alive: a simpul and four forums, real records.\n\n\b\nExample:\n  kad demo\n  kad demo --once --json --home /tmp/kad-demo"
+    ),
+)
 @click.option("--once", is_flag=True, help=_("Stop when everything has arrived everywhere."))
 @json_option
-@click.option("--mode", type=click.Choice(["networking", "subsidiarity"]), default="networking", show_default=True, help=_("Mode of the simpul."))
-@click.option("--home", type=click.Path(file_okay=False, path_type=Path), help=_("Where to make the homes; kept afterwards. Default: a new temporary folder."))
+@click.option(
+    "--mode", type=click.Choice(["networking", "subsidiarity"]), default="networking", show_default=True, help=_("Mode of the simpul.")
+)
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=_("Where to make the homes; kept afterwards. Default: a new temporary folder."),
+)
 @click.option("--lang", type=click.Choice(["id", "en"]), expose_value=False, hidden=True)
 def demo(once: bool, as_json: bool, mode: str, home: Path | None) -> None:
     """``kad demo``."""
     sys.exit(run_demo(once=once, as_json=as_json, mode=mode, folder=home))
 
 
-@app.command("verify", help=_("Check a file offline: an exported bundle, a signed checkpoint, or evidence of misbehaviour. Exit status 1 if it does not hold.\n\n\b\nExample:\n  kad verify jejaring.kad\n  kad verify bukti.json\n  kad verify checkpoint.txt --key 'kad.example/...+9257f00b+Afm...'"))
+@app.command(
+    "verify",
+    help=_(
+        "Check a file offline: an exported bundle, a signed checkpoint, or evidence of misbehaviour. Exit status 1 if it does not hold.\n\n\b\nExample:\n  kad verify jejaring.kad\n  kad verify bukti.json\n  kad verify checkpoint.txt --key 'kad.example/...+9257f00b+Afm...'"
+    ),
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--key", "keys", multiple=True, metavar="VKEY", help=_("For a checkpoint: verifier keys that must have signed it."))
 @json_option

@@ -91,9 +91,7 @@ def test_large_roots_and_proofs(large: tuple[merkle.MemoryTiles, list[bytes]]) -
     for case in LARGE["consistency"]:
         proof = merkle.consistency_proof(tiles, case["old"], case["new"])
         assert proof == hexed(case["proof_hex"])
-        merkle.verify_consistency(
-            case["old"], merkle.root_at(tiles, case["old"]), case["new"], merkle.root_at(tiles, case["new"]), proof
-        )
+        merkle.verify_consistency(case["old"], merkle.root_at(tiles, case["old"]), case["new"], merkle.root_at(tiles, case["new"]), proof)
 
 
 def test_tiles_are_those_of_c2sp(large: tuple[merkle.MemoryTiles, list[bytes]]) -> None:
