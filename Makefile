@@ -48,8 +48,8 @@ check: check-style check-types check-imports check-stubs check-protos check-mess
 .PHONY: check-style
 check-style: .venv/.dev
 	@echo "ruff: style and formatting"
-	@$(BIN)/ruff check --quiet
-	@$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet --output-format concise
+	@$(BIN)/ruff format --check --quiet --output-format concise || { echo "run: make format"; exit 1; }
 
 .PHONY: check-types
 check-types: .venv/.dev

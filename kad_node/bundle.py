@@ -1,4 +1,4 @@
-"""Feeds as a file: the frames of an exchange, written one after the other, so that a feed can travel on a USB stick.
+r"""Feeds as a file: the frames of an exchange, written one after the other, so that a feed can travel on a USB stick.
 
 The file is ``KADBUNDLE1\\n`` and then, for each frame, its length (4 bytes, big endian) and the frame. It verifies like a live exchange:
 nothing in it is believed for having come by hand.

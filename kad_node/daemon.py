@@ -93,11 +93,11 @@ def bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredenti
 
 def add_services(server: grpc.aio.Server, node: Node, peers: Peers | None) -> None:
     """What members and local programs alike may ask."""
-    records_pb2_grpc.add_RecordsServiceServicer_to_server(servicers.RecordsServicer(Records(node)), server)  # type: ignore[no-untyped-call]
-    directory_pb2_grpc.add_DirectoryServiceServicer_to_server(servicers.DirectoryServicer(Directory(node)), server)  # type: ignore[no-untyped-call]
+    records_pb2_grpc.add_RecordsServiceServicer_to_server(servicers.RecordsServicer(Records(node)), server)
+    directory_pb2_grpc.add_DirectoryServiceServicer_to_server(servicers.DirectoryServicer(Directory(node)), server)
     transparency = Transparency(node)
-    transparency_pb2_grpc.add_TransparencyServiceServicer_to_server(servicers.TransparencyServicer(transparency), server)  # type: ignore[no-untyped-call]
-    replication_pb2_grpc.add_ReplicationServiceServicer_to_server(servicers.ReplicationServicer(transparency, peers), server)  # type: ignore[no-untyped-call]
+    transparency_pb2_grpc.add_TransparencyServiceServicer_to_server(servicers.TransparencyServicer(transparency), server)
+    replication_pb2_grpc.add_ReplicationServiceServicer_to_server(servicers.ReplicationServicer(transparency, peers), server)
 
 
 def local_api(
@@ -113,10 +113,10 @@ def local_api(
         interceptors=[ErrorInterceptor(guard.local_guard(node.home.tokens))], options=server_options(86_400), maximum_concurrent_rpcs=1000
     )
     add_services(server, node, None)
-    node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.NodeServicer(status), server)  # type: ignore[no-untyped-call]
+    node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.NodeServicer(status), server)
     names = [*_SERVICES.values(), *more(server)]
     if health_servicer is not None:
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if reflect:
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
@@ -244,7 +244,7 @@ class Daemon(Generic[C]):
             interceptors=[interceptor], options=server_options(self.config.limits.connection_age_seconds), maximum_concurrent_rpcs=20_000
         )
         add_services(server, self.node, self.peers)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self.addresses["members"] = bind(server, address, self._identity.credentials())
         self._servers.append(server)
         await server.start()

@@ -157,7 +157,7 @@ class Node:
             await changed.wait()
 
 
-async def found_feed(home: Home, feed: FeedId, role: entry_pb2.MemberRole, micros: int) -> tuple[bytes, str | None]:
+async def found_feed(home: Home, feed: FeedId, role: entry_pb2.MemberRole.ValueType, micros: int) -> tuple[bytes, str | None]:
     """Begin the feed of a new member: its keys and its genesis. Repeated after an interruption it goes on where it was.
 
     Returns:

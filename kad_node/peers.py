@@ -168,7 +168,7 @@ class Peers:
         if self.channel is None:
             raise UnavailableError(Reason.IDENTITY_MISSING, "this node has no channel certificate")
         async with member_channel(peer.address, self.trust, self.channel.key, self.channel.certificate, peer.feed) as channel:
-            call = replication_pb2_grpc.ReplicationServiceStub(channel).Exchange()  # type: ignore[var-annotated]
+            call = replication_pb2_grpc.ReplicationServiceStub(channel).Exchange()
             try:
                 await call.wait_for_connection()
                 await self._exchange(peer.feed, _Frames.of_client(call), lambda frame: _send(call, frame), dialled=True)

@@ -158,7 +158,7 @@ def decode_page(token: str, length: int, *question: object) -> list[Any] | None:
         raise InvalidInputError(Reason.INVALID_PAGE_TOKEN, "this is not a page token") from error
     if fingerprint != _fingerprint(*question) or len(key) != length or not all(isinstance(part, (int, str)) for part in key):
         raise InvalidInputError(Reason.INVALID_PAGE_TOKEN, "the page token belongs to another request")
-    return key
+    return list(key)
 
 
 @dataclass(frozen=True, slots=True)

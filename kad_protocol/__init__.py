@@ -1,7 +1,7 @@
 """KAD's protocol: what forums and programs need to exchange records, and to check everything that they get.
 
-The parts, from the bottom up: ``names``, ``errors``; ``merkle``, ``note``, ``keys``, ``statement`` (formats and keys); ``entry``, ``content``,
-``document``, ``vocabulary`` (what is said); ``store``, ``feed``, ``fold``, ``authority`` (what follows from it); ``exchange``,
+The parts, from the bottom up: ``names``, ``errors``; ``merkle``, ``note``, ``keys``, ``statement`` (formats and keys); ``entry``,
+``content``, ``document``, ``vocabulary`` (what is said); ``store``, ``feed``, ``fold``, ``authority`` (what follows from it); ``exchange``,
 ``certificates``, ``channel``, ``client`` (how it travels). ``v1`` is generated from ``proto/kad/v1``.
 """
 

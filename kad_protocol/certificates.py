@@ -1,4 +1,4 @@
-"""Channel certificates: who may call. (Who *wrote* something is a matter of feed keys, never of these.)
+"""Channel certificates: who may call. Who *wrote* something is a matter of feed keys, never of these.
 
 A member's certificate is ECDSA P-256, lives seven days, is no authority, and carries exactly one URI,
 ``kad://<federation>/forums/<forum>``, and one DNS name, ``<forum>.<federation>``. The DNS name lets a client say whom it dials,

@@ -111,13 +111,13 @@ def member_channel(address: str, trust: Trust, key_pem: bytes, certificate_pem: 
     return grpc.aio.secure_channel(address, credentials, options=client_options(expect.server_name))
 
 
-async def enrolment_channel(address: str, authority_key_digest: bytes, timeout: float = 10) -> grpc.aio.Channel:
+async def enrolment_channel(address: str, authority_key_digest: bytes, handshake_seconds: float = 10) -> grpc.aio.Channel:
     """A channel to the enrolment port whose authority has the given key: pinned at the first contact.
 
     Args:
         address: "host:port".
         authority_key_digest: SHA-256 of the authority's public key, from the invitation.
-        timeout: seconds for the first handshake.
+        handshake_seconds: how long the first handshake may take.
 
     Raises:
         UnavailableError: ``PEER_UNREACHABLE``. VerificationError: ``AUTHORITY_NOT_PINNED``.
@@ -125,7 +125,7 @@ async def enrolment_channel(address: str, authority_key_digest: bytes, timeout: 
     host, _, port = address.rpartition(":")
     try:
         # The certificate is only looked at here, not believed; what makes it good is the digest.
-        pem = await asyncio.to_thread(ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=timeout)
+        pem = await asyncio.to_thread(ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=handshake_seconds)
         certificate = x509.load_pem_x509_certificate(pem.encode())
     except (OSError, ValueError) as error:
         raise UnavailableError(Reason.PEER_UNREACHABLE, f"nobody answers at {address}: {error}", address=address) from error
@@ -143,7 +143,7 @@ def caller(context: grpc.aio.ServicerContext[Any, Any], trust: Trust) -> FeedId:
     Raises:
         UnauthenticatedError: ``IDENTITY_MISSING``, ``IDENTITY_INVALID``.
     """
-    certificates = context.auth_context().get("x509_pem_cert", [])
+    certificates = list(context.auth_context().get("x509_pem_cert", []))
     if not certificates:
         raise UnauthenticatedError(Reason.IDENTITY_MISSING, "this call needs a member's certificate")
     return trust.identify(bytes(certificates[0]), datetime.datetime.now(datetime.UTC))

@@ -1,4 +1,6 @@
-"""Typed clients for programs::
+"""Typed clients for programs.
+
+For example::
 
     import asyncio
     from kad_protocol import connect

@@ -34,7 +34,7 @@ from kad_protocol.v1 import content_pb2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from google.protobuf.descriptor import FieldDescriptor
     from google.protobuf.message import Message
 
 __all__ = ["Document", "dump", "from_document", "load", "profile_from_document", "template", "to_document"]
@@ -139,7 +139,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
         return super().compose_node(parent, index)
 
@@ -272,7 +272,7 @@ def _set(message: Message, name: str, value: Any, path: str, zone: _Zone, depth:
         return
     if depth > _MAX_DEPTH:
         raise _wrong(path, "nested too deeply")
-    field: FieldDescriptor = message.DESCRIPTOR.fields_by_name[name]
+    field: Any = message.DESCRIPTOR.fields_by_name[name]
     if field.is_repeated:
         target = getattr(message, name)
         for index, item in enumerate(value if isinstance(value, list) else [value]):
@@ -312,7 +312,7 @@ def _scalar(field: FieldDescriptor, value: Any, path: str) -> Any:  # noqa: ANN4
 
 def _fill(message: Message, value: Any, path: str, zone: _Zone, depth: int) -> None:  # noqa: ANN401
     """Fill a nested message from a mapping or from its short form in text."""
-    descriptor: Descriptor = message.DESCRIPTOR
+    descriptor: Any = message.DESCRIPTOR
     if isinstance(value, dict):
         names = {field.name for field in descriptor.fields}
         for key, item in value.items():

@@ -57,7 +57,7 @@ _LAST_MICROS = int((datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC) - _EPOC
 
 
 def genesis_entry(
-    feed: FeedId, log_keys: LogKeys, witness_keys: LogKeys, recovery_digest: bytes, role: entry_pb2.MemberRole, micros: int
+    feed: FeedId, log_keys: LogKeys, witness_keys: LogKeys, recovery_digest: bytes, role: entry_pb2.MemberRole.ValueType, micros: int
 ) -> entry_pb2.Entry:
     """The first entry of a feed."""
     entry = new_entry(micros)

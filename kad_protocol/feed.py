@@ -244,8 +244,7 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
 
     if not state.log_keys and not skip:
         state = _with_genesis(state, batch.entries[0])
-    keys = [keys_of(state)]
-    signed = open_checkpoint(checkpoint, keys)
+    signed = open_checkpoint(checkpoint, [keys_of(state)])
     _check_consistent(tx, state, signed, checkpoint)
     if end <= state.size:
         return Extended(feed, state.size, 0)
@@ -254,13 +253,7 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
 
     walked = _walk(state, entries, contents)
     if walked.new_keys is not None:
-        if signed.size != end:
-            raise VerificationError(
-                Reason.KEY_ROTATION_INVALID, f"{feed}: a key rotation at {end - 1} does not end its checkpoint", feed=feed, index=end - 1
-            )
-        # The rotation holds only if the old and the new keys both signed the checkpoint that ends with it.
-        new_keys = log_keys_of(feed.origin, walked.new_keys)
-        open_checkpoint(checkpoint, [*keys, new_keys])
+        _check_rotation(state, walked.new_keys, signed.size, end, checkpoint)
 
     frontier = merkle.Frontier.from_bytes(state.size, state.frontier)
     hashes = [merkle.leaf_hash(entry) for entry in entries]
@@ -295,6 +288,18 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
         )
     )
     return Extended(feed, end, len(entries))
+
+
+def _check_rotation(state: FeedState, new_keys: bytes, signed_size: int, end: int, checkpoint: bytes) -> None:
+    """A rotation holds only if the old and the new keys both signed the checkpoint that ends with it."""
+    if signed_size != end:
+        raise VerificationError(
+            Reason.KEY_ROTATION_INVALID,
+            f"{state.feed}: a key rotation at {end - 1} does not end its checkpoint",
+            feed=state.feed,
+            index=end - 1,
+        )
+    open_checkpoint(checkpoint, [keys_of(state), log_keys_of(state.feed.origin, new_keys)])
 
 
 def _check_shape(batch: replication_pb2.Batch) -> None:

@@ -1,7 +1,7 @@
-"""Signed notes, checkpoints and cosignatures: the formats of C2SP, read strictly.
+r"""Signed notes, checkpoints and cosignatures: the formats of C2SP, read strictly.
 
 * A *signed note* (C2SP signed-note) is a text and signature lines ``— <name> <base64(key id || signature)>``.
-* A *checkpoint* (C2SP tlog-checkpoint) is a note whose text is ``<origin>\\n<size>\\n<base64 root>\\n``.
+* A *checkpoint* (C2SP tlog-checkpoint) is a note whose text is ``<origin>\\n<size>\n<base64 root>\n``.
 * A *cosignature* (C2SP tlog-cosignature) is a line with which a witness says what it has seen, and when.
 
 Inside KAD a checkpoint carries two lines of its log and both must verify: Ed25519 (type 0x01), which every C2SP tool reads, and ML-DSA-44
@@ -224,7 +224,7 @@ def _parse_line(line: str) -> SignatureLine:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """ "The log of this origin has ``size`` leaves and this root." """
+    """What a log says of itself: the log of this origin has ``size`` leaves and this root."""
 
     origin: str
     size: int

@@ -124,9 +124,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> Any:  # noqa: ANN401 - a handler, or None for a method that nobody serves
         """See ``grpc.aio.ServerInterceptor``."""
         handler = await continuation(handler_call_details)
         if handler is None:

@@ -206,7 +206,9 @@ _WORDS: dict[str, list[tuple[str, str, str, tuple[str, ...]]]] = {
 @lru_cache
 def terms(enum: str) -> tuple[Term, ...]:
     """All values of an enum of ``kad.v1``, in the order of their numbers, without the unspecified one."""
-    return tuple(Term(name, number, *words) for number, (name, *words) in enumerate(_WORDS[enum], 1))
+    return tuple(
+        Term(name, number, indonesian, english, aliases) for number, (name, indonesian, english, aliases) in enumerate(_WORDS[enum], 1)
+    )
 
 
 def label(enum: str, number: int, language: str = "id") -> str:

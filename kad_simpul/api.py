@@ -46,7 +46,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         self._enrolment = enrolment
         self._authority = authority
 
-    async def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Context) -> enrolment_pb2.EnrolResponse:  # type: ignore[override]
+    async def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Context) -> enrolment_pb2.EnrolResponse:
         node = self._node
 
         def admit(tx: SqliteTransaction) -> tuple[Application, bytes]:
@@ -79,7 +79,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
 
     async def RenewCertificate(
         self, request: enrolment_pb2.RenewCertificateRequest, context: Context
-    ) -> enrolment_pb2.RenewCertificateResponse:  # type: ignore[override]
+    ) -> enrolment_pb2.RenewCertificateResponse:
         feed = FeedId.parse(request.feed)
 
         def look(tx: SqliteTransaction) -> tuple[int, Any]:
@@ -110,22 +110,22 @@ class InvitationServicer(enrolment_pb2_grpc.InvitationServiceServicer):
 
     async def CreateInvitation(
         self, request: enrolment_pb2.CreateInvitationRequest, context: Context
-    ) -> enrolment_pb2.CreateInvitationResponse:  # type: ignore[override]
+    ) -> enrolment_pb2.CreateInvitationResponse:
         lifetime = request.time_to_live.ToTimedelta() if request.HasField("time_to_live") else datetime.timedelta(days=7)
         code, kept = await self._node.store.write(lambda tx: self._enrolment.invite(tx, request.forum, request.category, lifetime, _now()))
         return enrolment_pb2.CreateInvitationResponse(code=code, invitation=_view(kept))
 
     async def ListInvitations(
         self, request: enrolment_pb2.ListInvitationsRequest, context: Context
-    ) -> enrolment_pb2.ListInvitationsResponse:  # type: ignore[override]
-        kept = await self._node.store.read(lambda tx: self._enrolment.invitations(tx))
+    ) -> enrolment_pb2.ListInvitationsResponse:
+        kept = await self._node.store.read(self._enrolment.invitations)
         horizon = micros_now() - 30 * 86400 * 1_000_000
         recent = [_view(invitation) for invitation in kept if max(invitation.expires, invitation.used) > horizon]
         return enrolment_pb2.ListInvitationsResponse(invitations=recent)
 
     async def RevokeInvitation(
         self, request: enrolment_pb2.RevokeInvitationRequest, context: Context
-    ) -> enrolment_pb2.RevokeInvitationResponse:  # type: ignore[override]
+    ) -> enrolment_pb2.RevokeInvitationResponse:
         kept = await self._node.store.write(lambda tx: self._enrolment.revoke(tx, request.id, _now()))
         return enrolment_pb2.RevokeInvitationResponse(invitation=_view(kept))
 

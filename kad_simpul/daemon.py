@@ -40,7 +40,7 @@ def enrolment_of(home: Home, config: SimpulConfig) -> Enrolment:
 
 def invitation_services(server: grpc.aio.Server, node: Node, enrolment: Enrolment) -> list[str]:
     """The operator's side of enrolment, on the local API."""
-    enrolment_pb2_grpc.add_InvitationServiceServicer_to_server(InvitationServicer(node, enrolment), server)  # type: ignore[no-untyped-call]
+    enrolment_pb2_grpc.add_InvitationServiceServicer_to_server(InvitationServicer(node, enrolment), server)
     return [_INVITATIONS]
 
 
@@ -72,7 +72,7 @@ class SimpulDaemon(Daemon[SimpulConfig]):
             maximum_concurrent_rpcs=64,
         )
         servicer = EnrolmentServicer(self.node, self.config, enrolment_of(self.home, self.config), authority)
-        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(servicer, server)
         credentials = enrolment_credentials(authority.key_pem, lambda: authority.enrolment_certificate(utc_now()))
         self.addresses["enrolment"] = bind(server, self.config.enrolment_listen, credentials)
         self._servers.append(server)

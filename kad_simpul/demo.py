@@ -370,8 +370,7 @@ async def _play(demo: _Demo, show: Callable[[], Any]) -> dict[str, Any]:
         await demo._ready(traveller)  # noqa: SLF001
         demo._follow(traveller)  # noqa: SLF001
         await demo.arrived(SIMPUL, *demo.nodes)
-        result = await demo.settled()
-    return result
+        return await demo.settled()
 
 
 async def _main(demo: _Demo, *, once: bool, as_json: bool) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import grpc.aio
+from rich.markup import escape
 
 from kad_node import config as configuration
 from kad_node import logs
@@ -27,6 +28,7 @@ from kad_protocol.v1 import directory_pb2, node_pb2, records_pb2
 __all__ = ["app"]
 
 _TIMEOUT = 30
+_LONGEST_PATH = 1000
 
 
 @click.group(
@@ -63,7 +65,7 @@ _command = command_of(app)
 async def join(context: Context, invitation: str, forum: str | None, name: str, listen: str, as_json: bool) -> None:
     """``kad-node join``."""
     path = Path(invitation.removeprefix("@"))
-    text = path.read_text() if len(invitation) < 1000 and not invitation.startswith("kad1-") and path.is_file() else invitation
+    text = path.read_text() if len(invitation) < _LONGEST_PATH and not invitation.startswith("kad1-") and path.is_file() else invitation
     result = await setup.join(context.home, text, forum, name, listen)
     setup.report(result, as_json=as_json)
 
@@ -333,8 +335,8 @@ async def search(
         print_json([_json(hit) for hit in response.hits])
         return
     for hit in response.hits:
-        out.print(f"[bold]{show.escape(hit.record.content.title)}[/]  [dim]{hit.record.name}[/]")
-        out.print(f"  {show.escape(hit.snippet)}\n")
+        out.print(f"[bold]{escape(hit.record.content.title)}[/]  [dim]{hit.record.name}[/]")
+        out.print(f"  {escape(hit.snippet)}\n")
     if not response.hits:
         err.print(_("Nothing found."))
 
@@ -383,7 +385,7 @@ async def watch(context: Context, from_start: bool, forum: str, kind: str, regio
                 if as_json:
                     print(json.dumps(_json(event), ensure_ascii=False), flush=True)
                 else:
-                    title = show.escape(event.record.content.title or event.record.name)
+                    title = escape(event.record.content.title or event.record.name)
                     out.print(
                         f"{show.moment(event.arrive_time)}  {words.get(event.type, '')}  [bold]{title}[/]  [dim]{event.record.name}[/]"
                     )
@@ -407,13 +409,13 @@ async def status(context: Context, as_json: bool) -> None:
         return
     show_status(context, state)
     for problem in problems:
-        out.print(f"  [yellow]{problem.reason}[/] {problem.feed} {_('entry')} {problem.index}: {show.escape(problem.message)}")
+        out.print(f"  [yellow]{problem.reason}[/] {problem.feed} {_('entry')} {problem.index}: {escape(problem.message)}")
 
 
 def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
     """The state of a node or simpul, for people."""
     me = getattr(state, "self")  # noqa: B009 - a word of Python's
-    out.print(f"[bold]{show.escape(me.profile.name) or me.name}[/]  {me.feed}")
+    out.print(f"[bold]{escape(me.profile.name) or me.name}[/]  {me.feed}")
     if state.HasField("start_time"):
         out.print(
             f"[green]●[/] {_('running since')} {show.moment(state.start_time)}, {_('local API')} {context.home.running().get('api', '')}"

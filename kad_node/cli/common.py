@@ -217,7 +217,7 @@ def command_of(app: click.Group) -> Callable[..., Any]:
             @click.option("--home", metavar="DIR", hidden=True)
             @click.option("--lang", type=click.Choice(["id", "en"]), expose_value=False, hidden=True)
             @click.pass_context
-            def wrapper(ctx: click.Context, home: str | None, **kwargs: Any) -> Any:  # noqa: ANN401
+            def wrapper(ctx: click.Context, /, home: str | None, **kwargs: Any) -> Any:  # noqa: ANN401
                 if home:
                     ctx.obj.home = Home.find(home, os.environ, ctx.obj.home.role)
                 ctx.obj.as_json = bool(kwargs.get("as_json"))

@@ -327,7 +327,7 @@ class Records:
             moved, position = position_now > position, position_now
             response = records_pb2.WatchRecordsResponse(resume_token=ResumeToken(instance, position).encode())
             for arrival in found:
-                event = response.events.add(type=arrival.type, record=to_record(arrival.record))  # type: ignore[arg-type]
+                event = response.events.add(type=arrival.type, record=to_record(arrival.record))
                 event.arrive_time.FromMicroseconds(arrival.time)
             if found:
                 yield response

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from collections import deque
 from importlib import resources
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from kad_protocol.names import FeedId
 
 __all__ = ["SCHEMA_VERSION", "SqliteStore"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -148,24 +151,12 @@ class SqliteStore:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP))]
             try:
                 results, touched, more = await self._writer.run(lambda connection, g=group: self._commit(connection, g))  # type: ignore[misc]
-            except (sqlite3.Error, KadError) as error:
-                failure = _storage_error(error, self.path)
+            except Exception as error:  # noqa: BLE001 - whatever it was, nobody may wait for ever
                 more = False
-                for _, future in group:
-                    if not future.done():
-                        future.set_exception(failure)
-                        future.exception()
+                results, touched = [(False, _storage_error(error, self.path))] * len(group), {}
                 if not group:
-                    return
-                continue
-            for (_, future), (ok, value) in zip(group, results, strict=True):
-                if future.done():
-                    continue
-                if ok:
-                    future.set_result(value)
-                else:
-                    future.set_exception(value)
-                    future.exception()
+                    log.error("folding failed: %s", error)
+            _settle(group, results)
             if touched:
                 for listener in list(self._listeners):
                     listener(touched)
@@ -198,6 +189,19 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
             raise
         return results, touched, more
+
+
+def _settle(group: list[tuple[Any, asyncio.Future[Any]]], results: list[tuple[bool, Any]]) -> None:
+    """Tell each caller what came of its function."""
+    for (_, future), (ok, value) in zip(group, results, strict=True):
+        if future.done():
+            continue
+        if ok:
+            future.set_result(value)
+        else:
+            future.set_exception(value)
+            # Marks it as seen: a caller that was cancelled meanwhile will not look.
+            future.exception()
 
 
 def _in_snapshot(connection: sqlite3.Connection, function: Callable[[SqliteTransaction], T]) -> T:

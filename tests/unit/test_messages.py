@@ -99,3 +99,14 @@ def test_a_compiled_catalogue_that_is_older_than_its_source_is_found():
 def test_a_sentence_that_left_the_code_is_found():
     catalog = catalogue("{forum}: {n}")
     assert "no longer in the code" in tool.faults(Catalog(locale="id"), catalog, tool.compiled(catalog))[0]
+
+
+def test_sentences_are_found_wherever_they_stand():
+    source = """
+_("one")
+f"{_('inside another')} {_('with {n}').format(n=1)}"
+messages.ngettext("{n} record", "{n} records", n)
+N_("for " "later")
+_(variable)
+"""
+    assert sorted(tool.sentences(source), key=str) == [("{n} record", "{n} records"), "for later", "inside another", "one", "with {n}"]
