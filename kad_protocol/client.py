@@ -76,7 +76,11 @@ class Client:
             request.page_token = response.next_page_token
 
     async def follow(
-        self, filter: str = "", *, resume_token: str = "", from_start: bool = False
+        self,
+        filter: str = "",  # noqa: A002 - the contract's word
+        *,
+        resume_token: str = "",
+        from_start: bool = False,
     ) -> AsyncIterator[records_pb2.WatchRecordsResponse]:
         """Arrivals, for ever; after a break it goes on where it was, leaving nothing out and repeating nothing.
 

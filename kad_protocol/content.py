@@ -116,12 +116,12 @@ def check_rules(message: Message) -> list[FieldViolation]:
     """What of a message breaks the rules that its proto states."""
     found: list[FieldViolation] = []
     for violation in _validator().collect_violations(message):
-        proto = violation.proto if hasattr(violation, "proto") else violation
+        proto = violation.proto
         path = ""
         for element in proto.field.elements:
             path += f"{'.' if path else ''}{element.field_name}"
-            if element.WhichOneof("subscript") == "index":
-                path += f"[{element.index}]"
+            if element.subscript is not None and element.subscript.field == "index":
+                path += f"[{element.subscript.value}]"
         found.append(FieldViolation(path, proto.message, proto.rule_id))
     return found
 

@@ -252,8 +252,7 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
         raise VerificationError(Reason.ROOT_MISMATCH, f"{feed}: a batch to {end} under a checkpoint of {signed.size}", feed=feed, index=end)
 
     walked = _walk(state, entries, contents)
-    if walked.new_keys is not None:
-        _check_rotation(state, walked.new_keys, signed.size, end, checkpoint)
+    _check_rotation(state, walked.new_keys, signed.size, end, checkpoint)
 
     frontier = merkle.Frontier.from_bytes(state.size, state.frontier)
     hashes = [merkle.leaf_hash(entry) for entry in entries]
@@ -290,8 +289,10 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
     return Extended(feed, end, len(entries))
 
 
-def _check_rotation(state: FeedState, new_keys: bytes, signed_size: int, end: int, checkpoint: bytes) -> None:
-    """A rotation holds only if the old and the new keys both signed the checkpoint that ends with it."""
+def _check_rotation(state: FeedState, new_keys: bytes | None, signed_size: int, end: int, checkpoint: bytes) -> None:
+    """A rotation, if there is one, holds only if the old and the new keys both signed the checkpoint that ends with it."""
+    if new_keys is None:
+        return
     if signed_size != end:
         raise VerificationError(
             Reason.KEY_ROTATION_INVALID,

@@ -151,11 +151,11 @@ class SqliteStore:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP))]
             try:
                 results, touched, more = await self._writer.run(lambda connection, g=group: self._commit(connection, g))  # type: ignore[misc]
-            except Exception as error:  # noqa: BLE001 - whatever it was, nobody may wait for ever
+            except Exception as error:
                 more = False
                 results, touched = [(False, _storage_error(error, self.path))] * len(group), {}
                 if not group:
-                    log.error("folding failed: %s", error)
+                    log.exception("folding failed")
             _settle(group, results)
             if touched:
                 for listener in list(self._listeners):
