@@ -210,6 +210,7 @@ class Daemon(Generic[C]):
         channel = self._channel_files()
         self.peers = Peers(self.node, channel, Trust(self.anchors()), lambda: self.config.limits)
         await self._listen(channel)
+        self.peers.trust_changed = lambda: self._present(self.peers.channel)
         self.status = Status(self.node, self.peers, daemon=True, listen_address=self.addresses.get("members", ""))
         for card in await self.status.known_peers():
             feed = FeedId.parse(card.feed)
@@ -260,9 +261,6 @@ class Daemon(Generic[C]):
         known = self.node.replica.signed_sizes()
         if not any(feed.forum == caller.forum and feed.federation == caller.federation for feed in known):
             raise PermissionDeniedError(Reason.NOT_A_MEMBER, f"{caller.forum} is not known here as a member", forum=caller.forum)
-        if self._identity is not None and self.peers.channel is not None:
-            # A peer whose card came after the start: its authority joins those of the next handshake.
-            self._identity.change(self.peers.channel.key, self.peers.channel.certificate, self.peers.trust.roots_pem)
 
     async def _serve_locally(self) -> None:
         server = local_api(self.node, self.status, self._health, reflect=self.config.reflection, more=self.local_services)

@@ -81,11 +81,14 @@ class Peers:
         self._limits = limits
         self._peers: dict[tuple[str, str], _Peer] = {}
         self._closing = False
+        #: Called when ``trust`` has changed, so that servers let in who is believed now.
+        self.trust_changed: Callable[[], None] = lambda: None
 
     def trust_also(self, certificate_der: bytes, feed: FeedId) -> None:
         """Believe a peer's own authority, for that peer alone."""
         anchor = TrustAnchor(x509.load_der_x509_certificate(certificate_der), feed.federation, feed.forum)
         self.trust = Trust([*(a for a in self.trust.anchors if (a.federation, a.forum) != (feed.federation, feed.forum)), anchor])
+        self.trust_changed()
 
     def dial(self, feed: FeedId, address: str) -> None:
         """Keep a stream to a member, from now on."""
