@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -410,6 +411,19 @@ async def _main(demo: _Demo, *, once: bool, as_json: bool) -> int:
         if not demo.quiet:
             out.print(_("Stopping ..."))
         await demo.stop_all()
+        if not demo.quiet:
+            out.print(_("The homes are in {folder}; every command works on them.").format(folder=demo.folder))
+
+
+def _program(name: str) -> str:
+    """How to call a program of ours from here: by its name if the shell finds it, else by its path."""
+    if shutil.which(name):
+        return name
+    beside = Path(sys.argv[0]).parent / name
+    try:
+        return str(beside.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(beside)
 
 
 def _conclude(demo: _Demo, result: dict[str, Any], *, once: bool) -> None:
@@ -421,17 +435,16 @@ def _conclude(demo: _Demo, result: dict[str, Any], *, once: bool) -> None:
     simpul = result["simpul"]
     out.print(_("The simpul's own feed: {size} entries, root {root}").format(size=simpul["size"], root=simpul["root"][:16] + "…"))
     if once:
-        out.print(_("The homes are in {folder}; every command works on them.").format(folder=demo.folder))
         return
     node = demo.nodes["javapromo"].home
     out.print(f"\n[bold]{_('Look around, in another window:')}[/]")
     for line in (
-        f"kad-node --home {node.path} list",
-        f"kad-node --home {node.path} search kelola sampah",
-        f"kad-node --home {node.path} agenda",
-        f"kad-node --home {node.path} status",
-        f"kad-node --home {demo.nodes['kartamantul'].home.path} template best-practice > praktik.yaml",
-        f"kad-simpul --home {demo.simpul.home.path} members",
+        f"{_program('kad-node')} --home {node.path} list",
+        f"{_program('kad-node')} --home {node.path} search kelola sampah",
+        f"{_program('kad-node')} --home {node.path} agenda",
+        f"{_program('kad-node')} --home {node.path} status",
+        f"{_program('kad-node')} --home {demo.nodes['kartamantul'].home.path} template best-practice > praktik.yaml",
+        f"{_program('kad-simpul')} --home {demo.simpul.home.path} members",
     ):
         out.print(f"  {line}")
     out.print(f"\n[bold]{_('Local APIs (gRPC):')}[/]")
