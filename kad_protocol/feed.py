@@ -38,7 +38,6 @@ from kad_protocol.entry import (
 )
 from kad_protocol.errors import (
     InvalidInputError,
-    KadError,
     NotFoundError,
     OutOfRangeError,
     PreconditionError,
@@ -51,7 +50,7 @@ from kad_protocol.store import FeedState, LogTransaction
 from kad_protocol.v1 import entry_pb2, replication_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "MAX_BATCH_BYTES",
@@ -491,11 +490,3 @@ def _known(tx: LogTransaction, feed: FeedId) -> FeedState:
     if state is None:
         raise NotFoundError(Reason.FEED_NOT_FOUND, f"the feed {feed} is not known here", feed=feed)
     return state
-
-
-def count_reasons(errors: Iterable[KadError]) -> dict[str, int]:
-    """How often each reason occurs; everything refused is counted."""
-    counts: dict[str, int] = {}
-    for error in errors:
-        counts[error.reason.value] = counts.get(error.reason.value, 0) + 1
-    return counts
