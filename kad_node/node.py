@@ -12,7 +12,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from kad_node.fence import Fence, FenceState
-from kad_node.outbox import flush
+from kad_node.outbox import flush, show_queued
 from kad_node.replica import StoreReplica
 from kad_node.store.sqlite import SqliteStore
 from kad_protocol import feed as feeds
@@ -91,6 +91,7 @@ class Node:
 
             def renew(tx: SqliteTransaction) -> None:
                 tx.forget_fold()
+                show_queued(tx, self.own)
                 tx.put_meta("instance", instance)
                 tx.put_meta("fold-version", version)
 
@@ -157,32 +158,40 @@ class Node:
             await changed.wait()
 
 
-async def found_feed(home: Home, feed: FeedId, role: entry_pb2.MemberRole.ValueType, micros: int) -> tuple[bytes, str | None]:
+async def found_feed(
+    home: Home, feed: FeedId, role: entry_pb2.MemberRole.ValueType, micros: int, show_recovery: Callable[[str], None]
+) -> bytes:
     """Begin the feed of a new member: its keys and its genesis. Repeated after an interruption it goes on where it was.
 
+    Args:
+        home: prepared, and locked by the caller.
+        feed: the new feed.
+        role: forum or simpul.
+        micros: the time of the genesis.
+        show_recovery: gets the recovery code, which is kept nowhere, *before* the genesis that commits to it is durable: rather a
+            code too many on paper than one too few.
+
     Returns:
-        The genesis entry, and the recovery code if it was made by this call (it is not kept anywhere).
+        The genesis entry.
     """
     keys = await asyncio.to_thread(home.create_keys, os.environ)
     signer = keys.log_signer(feed.origin)
-    recovery = RecoveryKeys.generate()
     store = await SqliteStore.open(home.store, lambda tx: _seal_all(tx, feed, signer))
     try:
-        entry = genesis_entry(feed, signer.public, keys.witness_signer(feed.origin).public, recovery.public_digest, role, micros)
-        body = entry.SerializeToString()
+        if await store.read(lambda tx: tx.feed(feed)) is None:
+            recovery = RecoveryKeys.generate()
+            show_recovery(recovery.to_code())
+            witness = keys.witness_signer(feed.origin).public
+            entry = genesis_entry(feed, signer.public, witness, recovery.public_digest, role, micros)
 
-        def begin(tx: SqliteTransaction) -> tuple[bytes, bool]:
-            state = tx.feed(feed)
-            if state is not None:
-                return tx.entries(feed, 0, 1, 1)[0].body, False
-            feeds.pin(tx, feed, merkle.leaf_hash(body))
-            feeds.append(tx, feed, [Draft(entry)])
-            return body, True
+            def begin(tx: SqliteTransaction) -> None:
+                feeds.pin(tx, feed, merkle.leaf_hash(entry.SerializeToString()))
+                feeds.append(tx, feed, [Draft(entry)])
 
-        genesis, new = await store.write(begin)
+            await store.write(begin)
+        return await store.read(lambda tx: tx.entries(feed, 0, 1, 1)[0].body)
     finally:
         await store.close()
-    return genesis, recovery.to_code() if new else None
 
 
 def _seal_all(tx: SqliteTransaction, feed: FeedId, signer: LogSigner) -> bool:

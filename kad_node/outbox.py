@@ -16,8 +16,9 @@ from kad_protocol.feed import Draft
 if TYPE_CHECKING:
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.names import FeedId
+    from kad_protocol.v1 import entry_pb2
 
-__all__ = ["flush", "put"]
+__all__ = ["flush", "put", "show_queued"]
 
 
 def put(tx: SqliteTransaction, own: FeedId, drafts: list[Draft], *, open_fence: bool) -> int | None:
@@ -26,16 +27,25 @@ def put(tx: SqliteTransaction, own: FeedId, drafts: list[Draft], *, open_fence: 
         return feeds.append(tx, own, drafts)
     for draft in drafts:
         entry = draft.entry
-        match entry.WhichOneof("body"):
-            case "record_version":
-                version = entry.record_version
-                number = tx.queue(version.record, entry.SerializeToString(), draft.content)
-                tx.put_queued(own, number, version, time_of(entry), contents.parse_content(contents.split(draft.content)[1]))
-            case "record_retraction":
-                tx.queue(entry.record_retraction.record, entry.SerializeToString(), draft.content)
-            case _:
-                tx.queue("", entry.SerializeToString(), draft.content)
+        kind = entry.WhichOneof("body")
+        record = getattr(entry, kind).record if kind in ("record_version", "record_retraction") else ""
+        _show(tx, own, tx.queue(record, entry.SerializeToString(), draft.content), entry, draft.content)
     return None
+
+
+def _show(tx: SqliteTransaction, own: FeedId, number: int, entry: entry_pb2.Entry, content: bytes) -> None:
+    """Let lists and searches of this node find a queued version."""
+    if entry.WhichOneof("body") == "record_version":
+        parsed = contents.parse_content(contents.split(content)[1])
+        tx.put_queued(own, number, entry.record_version, time_of(entry), parsed)
+
+
+def show_queued(tx: SqliteTransaction, own: FeedId) -> None:
+    """After everything folded was thrown away: what waits is shown again."""
+    for number, body, content in tx.queued():
+        entry = parse_entry(body)
+        if entry is not None:
+            _show(tx, own, number, entry, content)
 
 
 def flush(tx: SqliteTransaction, own: FeedId) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from kad_node import config as configuration
 from kad_node.cli.common import err, explain, out, print_json
+from kad_node.cli.setup import free_port
 from kad_node.home import Home
 from kad_node.messages import _, language
 from kad_protocol import connect, document
@@ -186,6 +188,9 @@ class _Demo:
             SIMPUL,
             "--name",
             "Simpul Kerjasama Antar Kabupaten/Kota",
+            "--address",
+            # Its own corner of the ports, so that several demonstrations on one machine do not meet.
+            f"localhost:{free_port(random.SystemRandom().randrange(20_000, 30_000))}",
             "--mode",
             self.mode,
             home=self.simpul.home.path,

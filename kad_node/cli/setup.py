@@ -39,7 +39,6 @@ class Begun:
     home: Home
     feed: FeedId
     federation_name: str
-    recovery_code: str | None
 
 
 def free_port(preferred: int) -> int:
@@ -90,10 +89,8 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
     home.prepare()
     feed = FeedId(code.federation, code.forum)
     with home.lock():
-        genesis, recovery = await found_feed(home, feed, entry_pb2.MEMBER_ROLE_FORUM, micros_now())
+        genesis = await found_feed(home, feed, entry_pb2.MEMBER_ROLE_FORUM, micros_now(), show_recovery)
         keys = home.member_keys(os.environ)
-        if recovery is not None:
-            show_recovery(recovery)
         enrolled = await enrol(code, feed, keys.log_signer(feed.origin), genesis)
         home.write("channel/authority.pem", enrolled.channel.authority)
         home.save_channel(enrolled.channel.key, enrolled.channel.certificate)
@@ -120,7 +117,7 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
             await node.close()
         # The home counts from here on; before this line the command can simply be repeated.
         configuration.write_initial(NodeConfig, home.config, values, _header())
-    return Begun(home, feed, enrolled.federation_name, recovery)
+    return Begun(home, feed, enrolled.federation_name)
 
 
 async def begin_alone(home: Home, forum: str, name: str, federation: str, listen: str) -> Begun:
@@ -135,9 +132,7 @@ async def begin_alone(home: Home, forum: str, name: str, federation: str, listen
         raise InvalidInputError(Reason.INVALID_CONFIGURATION, "--listen is host:port")
     home.prepare()
     with home.lock():
-        _genesis, recovery = await found_feed(home, feed, entry_pb2.MEMBER_ROLE_FORUM, micros_now())
-        if recovery is not None:
-            show_recovery(recovery)
+        await found_feed(home, feed, entry_pb2.MEMBER_ROLE_FORUM, micros_now(), show_recovery)
         make_authority(home, feed)
         home.tokens.create_local()
         values: dict[str, Any] = {"forum": feed.forum, "federation": feed.federation, "api_listen": f"127.0.0.1:{free_port(7450)}"}
@@ -145,7 +140,7 @@ async def begin_alone(home: Home, forum: str, name: str, federation: str, listen
             values["listen"] = listen
         await publish_first_profile(home, NodeConfig.model_validate(values), profile, None)
         configuration.write_initial(NodeConfig, home.config, values, _header())
-    return Begun(home, feed, "", recovery)
+    return Begun(home, feed, "")
 
 
 def make_authority(home: Home, feed: FeedId) -> None:

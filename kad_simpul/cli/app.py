@@ -85,9 +85,7 @@ async def init(context: Context, forum: str, name: str, federation: str, address
         raise InvalidInputError(Reason.INVALID_CONFIGURATION, "--address is host:port")
     home.prepare()
     with home.lock():
-        _genesis, recovery = await found_feed(home, feed, entry_pb2.MEMBER_ROLE_SIMPUL, micros_now())
-        if recovery is not None:
-            setup.show_recovery(recovery)
+        await found_feed(home, feed, entry_pb2.MEMBER_ROLE_SIMPUL, micros_now(), setup.show_recovery)
         setup.make_authority(home, feed)
         home.tokens.create_local()
         port = int(address.rpartition(":")[2]) if address else setup.free_port(7443)

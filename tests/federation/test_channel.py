@@ -173,7 +173,7 @@ async def test_a_server_changes_its_certificate_and_whom_it_lets_in_while_it_run
 async def test_an_open_connection_lives_through_a_change_but_not_longer_than_its_age() -> None:
     current = identity()
     async with (
-        serving(current.credentials(), options=server_options(0.5)) as address,
+        serving(current.credentials(), options=server_options(2)) as address,
         member_channel(address, TRUST, *CLIENT, SIMPUL) as channel,
     ):
         who = channel.unary_unary(WHO)

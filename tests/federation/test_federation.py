@@ -323,11 +323,33 @@ async def test_the_local_api_asks_for_a_token_with_a_role(federation: Federation
 
 def test_the_demonstration_ends_well(tmp_path: Path) -> None:
     done = kad("demo", "--once", "--json", "--home", str(tmp_path / "demo"))
-    result = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
     assert result["ok"]
     assert {node["forum"] for node in result["nodes"]} == {"kartamantul", "barlingmascakeb", "javapromo", "komwil6"}
     assert all(node["records"] == node["verified"] and node["caught_up"] for node in result["nodes"])
     listed = json.loads(run("kad_node", tmp_path / "demo" / "javapromo", "list", "--json"))
     assert len(listed) == result["nodes"][0]["records"]
     assert "Musrenbang" in run("kad_node", tmp_path / "demo" / "javapromo", "agenda")
+
+
+async def test_signals_stop_and_reload(federation: Federation) -> None:
+    kartamantul = await federation.join("kartamantul")
+    good = kartamantul.home.config.read_text()
+    process = kartamantul.process
+    assert process is not None
+    kartamantul.home.config.write_text("nonsense = 1\n" + good)
+    process.send_signal(signal.SIGHUP)
+    await until(lambda: "the old one stays" in kartamantul.log(), "a wrong file is refused")
+    kartamantul.home.config.write_text(
+        good.replace('# log_level = "info"', 'log_level = "debug"').replace("# reflection = true", "reflection = false")
+    )
+    process.send_signal(signal.SIGHUP)
+    await until(lambda: '"event": "reloaded"' in kartamantul.log(), "a right one is taken")
+    line = json.loads(next(line for line in kartamantul.log().splitlines() if '"reloaded"' in line))
+    assert (line["changed"], line["need_restart"]) == (["log_level"], ["reflection"])
+    async with kartamantul.client() as kad:
+        watching = kad.records.WatchRecords(records_pb2.WatchRecordsRequest())
+        await watching.read()
+        assert await kartamantul.stop() == 0
+    assert not (kartamantul.home.path / "run.json").exists()
