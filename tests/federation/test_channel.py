@@ -181,7 +181,7 @@ async def test_an_open_connection_lives_through_a_change_but_not_longer_than_its
         # From now on nobody is let in: only an old connection still answers.
         current.change(*SERVER, STRANGER.certificate_pem)
         assert await who(b"", timeout=10) == b"kartamantul"
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:  # noqa: PT012 - the last of many calls fails
             async with asyncio.timeout(30):
                 while True:
                     await who(b"", timeout=10)
@@ -270,9 +270,9 @@ async def test_the_key_is_checked_again_by_the_connection_that_is_used() -> None
         await handshake_refused(channel)
 
 
-async def unreachable(address: str, timeout: float = 5) -> None:
+async def unreachable(address: str, seconds: float = 5) -> None:
     with pytest.raises(UnavailableError) as caught:
-        await enrolment_channel(address, AUTHORITY.key_digest, timeout)
+        await enrolment_channel(address, AUTHORITY.key_digest, seconds)
     assert caught.value.reason == Reason.PEER_UNREACHABLE
     assert address in caught.value.message
 

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from kad_protocol import errors
 from kad_protocol.errors import FieldViolation, InvalidInputError, KadError, NotFoundError, Reason, UnavailableError
 from kad_protocol.status import DOMAIN, ErrorInterceptor, from_rpc_error, to_status
+from typing import Self
 
 CLASSES = [
     errors.InvalidInputError,
@@ -57,9 +58,7 @@ def test_an_error_comes_back_as_it_went(cls) -> None:
     assert error.metadata == {"feed": "kartamantul", "index": "7"}
 
 
-@pytest.mark.parametrize(
-    ("cls", "comes_back"), [(errors.VerificationError, errors.PreconditionError), (errors.StorageError, UnavailableError)]
-)
+@pytest.mark.parametrize("cls, comes_back", [(errors.VerificationError, errors.PreconditionError), (errors.StorageError, UnavailableError)])
 def test_errors_that_share_a_code_keep_their_reason(cls, comes_back) -> None:
     error = from_rpc_error(over_the_wire(cls(Reason.STORE_FULL, "penuh")))
     assert type(error) is comes_back
@@ -98,7 +97,7 @@ def test_what_may_be_tried_again_says_when() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "cls", "reason"),
+    "code, cls, reason",
     [
         (grpc.StatusCode.UNAVAILABLE, UnavailableError, Reason.PEER_UNREACHABLE),
         (grpc.StatusCode.DEADLINE_EXCEEDED, UnavailableError, Reason.PEER_UNREACHABLE),
@@ -117,7 +116,7 @@ def test_every_code_becomes_an_error_of_ours(code) -> None:
     assert from_rpc_error(foreign(code, "teks")).message == "teks"
 
 
-@pytest.mark.parametrize(("domain", "reason"), [("example.org", "RECORD_NOT_FOUND"), (DOMAIN, "FROM_A_NEWER_VERSION"), (DOMAIN, "")])
+@pytest.mark.parametrize("domain, reason", [("example.org", "RECORD_NOT_FOUND"), (DOMAIN, "FROM_A_NEWER_VERSION"), (DOMAIN, "")])
 def test_a_reason_of_another_domain_or_a_newer_version_is_not_taken_for_ours(domain, reason) -> None:
     status = to_status(NotFoundError(Reason.RECORD_NOT_FOUND, "tidak ada"))
     status.details[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain=domain))
@@ -146,7 +145,7 @@ class Server:
         self._server = grpc.aio.server(interceptors=[self.interceptor])
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("kad.test", handlers),))
 
-    async def __aenter__(self) -> Server:
+    async def __aenter__(self) -> Self:
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
