@@ -287,7 +287,7 @@ async def test_where_nobody_listens_the_address_is_named() -> None:
 async def test_who_accepts_and_stays_silent_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with asyncio.timeout(20):
-            await unreachable(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+            await unreachable(f"127.0.0.1:{silent.getsockname()[1]}", seconds=0.3)
 
 
 @pytest.mark.parametrize("address", ["simpul", "simpul:pintu", "127.0.0.1:-1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Self
 
 import grpc
 import grpc.aio
@@ -14,7 +15,6 @@ from grpc_status import rpc_status
 from kad_protocol import errors
 from kad_protocol.errors import FieldViolation, InvalidInputError, KadError, NotFoundError, Reason, UnavailableError
 from kad_protocol.status import DOMAIN, ErrorInterceptor, from_rpc_error, to_status
-from typing import Self
 
 CLASSES = [
     errors.InvalidInputError,
