@@ -50,6 +50,8 @@ MAX_CONTENT_REQUESTS = 256
 MAX_PARTS = 2048
 
 _MIN_WINDOW, _MAX_WINDOW = 64 << 10, 16 << 20
+#: How long the last frame may take when a session ends.
+_LAST_FRAME_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class Session:
         self._targets: dict[FeedId, bytes] = {}
         self._heads_due: int | None = None
         self._goodbye: replication_pb2.Goodbye | None = None
+        self._finished = False
 
     def close(self, reason: Reason, message: str) -> None:
         """Say goodbye and end the session; returns at once."""
@@ -195,6 +198,10 @@ class Session:
                 task.result()
         finally:
             unlisten()
+            # A frame that is being sent is sent to its end: a stream that is cut off in the middle of a message cannot be given a status.
+            self._finished = True
+            self._wake.set()
+            await asyncio.wait({writer}, timeout=_LAST_FRAME_SECONDS)
             for task in (reader, writer):
                 task.cancel()
             for task in (reader, writer):
@@ -376,6 +383,8 @@ class Session:
         last = time.monotonic()
         while True:
             frame = await self._compose()
+            if self._finished and self._goodbye is None:
+                return
             if self._goodbye is not None:
                 frame.goodbye.CopyFrom(self._goodbye)
                 await send(frame)

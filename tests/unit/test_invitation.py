@@ -74,7 +74,10 @@ def test_a_wrong_checksum_asks_for_the_whole() -> None:
     assert "copy it whole" in refused(TEXT[:40] + TEXT[44:])
 
 
-@pytest.mark.parametrize("text", ["", "kad1-", "kad1-****", "kad2-" + TEXT[5:], TEXT[5:], TEXT + "!", TEXT + "é", "kad1-" + "A" * 4000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "kad1-", "kad1-****", "kad2-" + TEXT[5:], TEXT[5:], TEXT + "!", TEXT[:20] + "!!!!" + TEXT[20:], TEXT + "é", "kad1-" + "A" * 4000],
+)
 def test_what_is_no_invitation_is_refused(text: str) -> None:
     refused(text)
 
