@@ -63,6 +63,7 @@ _SERVICES = {
     "node": node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name,
 }
 _CERTIFICATE_CHECK_SECONDS = 600
+_CERTIFICATE_RETRY_SECONDS = 30
 
 
 def utc_now() -> datetime.datetime:
@@ -308,6 +309,7 @@ class Daemon(Generic[C]):
 
     async def _watch_certificate(self) -> None:
         while True:
+            pause = _CERTIFICATE_CHECK_SECONDS
             if await self._certificate_due():
                 try:
                     await self.renew_certificate()
@@ -315,7 +317,8 @@ class Daemon(Generic[C]):
                     log.info("certificate renewed", extra={"until": str(expiry(self.home.channel()[1]))})
                 except KadError as error:
                     log.warning("the certificate could not be renewed yet: %s", error)
-            await asyncio.sleep(_CERTIFICATE_CHECK_SECONDS)
+                    pause = _CERTIFICATE_RETRY_SECONDS
+            await asyncio.sleep(pause)
 
     async def _watchdog(self) -> None:
         """Signs of life for systemd, from the event loop itself, so that a stuck loop is noticed."""

@@ -51,6 +51,8 @@ class Tokens:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._cached: list[tuple[str, Role]] = []
+        self._read_at = 0
 
     @property
     def _secret_path(self) -> Path:
@@ -95,10 +97,18 @@ class Tokens:
         """
         digest = hashlib.sha256(bearer.encode()).hexdigest()
         found: Role | None = None
-        for path in self._folder.glob("*.json"):
-            document = json.loads(path.read_text())
-            if hmac.compare_digest(document["sha256"], digest):
-                found = Role.parse(document["role"])
+        for known, role in self._known():
+            if hmac.compare_digest(known, digest):
+                found = role
         if found is None:
             raise UnauthenticatedError(Reason.TOKEN_INVALID, "the token is missing or not known here")
         return found
+
+    def _known(self) -> list[tuple[str, Role]]:
+        """Digests and roles; read again when the folder has changed, since every call asks."""
+        changed = self._folder.stat().st_mtime_ns
+        if changed != self._read_at:
+            documents = [json.loads(path.read_text()) for path in self._folder.glob("*.json")]
+            self._cached = [(document["sha256"], Role.parse(document["role"])) for document in documents]
+            self._read_at = changed
+        return self._cached
