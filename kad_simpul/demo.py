@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import HEAVY_HEAD
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -46,6 +47,8 @@ __all__ = ["run_demo"]
 SIMPUL = "simpul-kabkota"
 #: Goes offline and comes back.
 _TRAVELLER = "komwil6"
+#: From here on whole names fit.
+_WIDE_COLUMNS = 120
 _START_SECONDS, _ARRIVE_SECONDS, _STOP_SECONDS = 60, 60, 15
 
 
@@ -330,26 +333,31 @@ class _Demo:
             await asyncio.sleep(0.2)
 
     def table(self) -> Table:
-        """Who has what, and after how many milliseconds."""
-        table = Table(title=_("Records and their way"), title_justify="left", expand=False, pad_edge=False)
-        table.add_column(_("Published by"), no_wrap=True)
-        table.add_column(_("Record"), max_width=44, no_wrap=True, overflow="ellipsis")
+        """Who has what, and after how many milliseconds. Fits 80 columns; wider terminals get whole names."""
+        wide = out.width >= _WIDE_COLUMNS
+        table = Table(
+            title=_("Records and their way"), title_justify="left", expand=False, pad_edge=False, box=HEAVY_HEAD if wide else None
+        )
+        narrow = 8
+        title = max(narrow, out.width - (narrow + 1) * (len(self.members) + 1) - 1)
+        table.add_column(_("Published by"), no_wrap=True, overflow="ellipsis", width=None if wide else narrow)
+        table.add_column(_("Record"), max_width=44, no_wrap=True, overflow="ellipsis", width=None if wide else title)
         for member in self.members:
-            table.add_column("simpul" if member is self.simpul else member.name, justify="right", no_wrap=True)
+            name = "simpul" if member is self.simpul else member.name
+            table.add_column(name, justify="right", no_wrap=True, overflow="ellipsis", width=None if wide else narrow)
         for record in self.records.values():
-            cells = []
-            for member in self.members:
-                moment = record.arrivals.get(member.name)
-                if member.name == record.forum:
-                    cells.append("[dim]·[/]")
-                elif moment is None:
-                    cells.append(f"[yellow]{_('offline')}[/]" if record.away == member.name else "[yellow]…[/]")
-                elif record.away == member.name:
-                    cells.append(f"[cyan]✓ {_('later')}[/]")
-                else:
-                    cells.append(f"[green]✓ {max(0, (moment - record.at) * 1000):.0f} ms[/]")
-            table.add_row(record.forum, escape(record.title), *cells)
+            table.add_row(record.forum, escape(record.title), *(self._cell(record, member) for member in self.members))
         return table
+
+    def _cell(self, record: _Published, member: _Member) -> str:
+        moment = record.arrivals.get(member.name)
+        if member.name == record.forum:
+            return "[dim]·[/]"
+        if moment is None:
+            return f"[yellow]{_('offline')}[/]" if record.away == member.name else "[yellow]…[/]"
+        if record.away == member.name:
+            return f"[cyan]{_('later')}[/]"
+        return f"[green]{max(0, (moment - record.at) * 1000):.0f} ms[/]"
 
 
 def _percentile(values: list[float], part: float) -> float:
