@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Group", "as_json", "command_of", "common", "explain", "print_json", "run"]
 
-#: Not cut to 80 columns where nobody reads it on a screen.
+#: Wrapped between words on a screen; not cut to 80 columns where nobody reads it on one.
 _WIDE = None if sys.stdout.isatty() else 240
-out = Console(highlight=False, soft_wrap=True, width=_WIDE)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=_WIDE is not None, width=_WIDE)
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 class Group(click.Group):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["agenda_table", "moment", "peer_line", "record_table", "show_record", "state_of"]
 
 _ZONE_NAMES = {"Asia/Jakarta": "WIB", "Asia/Pontianak": "WIB", "Asia/Makassar": "WITA", "Asia/Jayapura": "WIT"}
+#: From here on a title, a state and a name fit in one line.
+_WIDE_COLUMNS = 150
 _DAYS = ("Senin", "Selasa", "Rabu", "Kamis", "Jumat", "Sabtu", "Minggu")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "Mei", "Jun", "Jul", "Agu", "Sep", "Okt", "Nov", "Des")
 
@@ -48,7 +50,13 @@ def state_of(record: records_pb2.Record) -> str:
 
 
 def record_table(records: Sequence[records_pb2.Record]) -> None:
-    """A list of records."""
+    """A list of records: a table where it fits, else two lines for each."""
+    if out.width < _WIDE_COLUMNS:
+        for record in records:
+            kind = vocabulary.label("RecordKind", record.kind, language())
+            out.print(f"[bold]{escape(record.content.title) or '-'}[/]")
+            out.print(f"  {kind}, {state_of(record)}\n  [dim]{record.name}[/]")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in (_("Forum"), _("Kind"), _("Title"), _("State"), _("Name")):
         table.add_column(title, no_wrap=title in (_("Forum"), _("Kind"), _("Name")), overflow="fold")
