@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kad_protocol.errors import InvalidInputError, KadError, PreconditionError, QuotaError, Reason, UnavailableError
 from kad_protocol.names import FeedId
+from kad_protocol.store import MAX_ENTRIES
 from kad_protocol.v1 import replication_pb2
 
 if TYPE_CHECKING:
@@ -490,6 +491,16 @@ def _check_frame(frame: replication_pb2.Frame, *, first: bool) -> None:
     if frame.HasField("hello") != first:
         raise InvalidInputError(Reason.FRAME_MALFORMED, "a hello belongs in the first frame and only there")
     feeds = {batch.feed for batch in frame.batches}
+    positions = (
+        *(head.size for head in frame.heads),
+        *(batch.after for batch in frame.batches),
+        *(ack.size for ack in frame.acks),
+        *(refusal.size for refusal in frame.refusals),
+        *(request.index for request in frame.content_requests),
+        *(reply.index for reply in frame.content_replies),
+    )
+    if any(position >= MAX_ENTRIES for position in positions):
+        raise InvalidInputError(Reason.FRAME_MALFORMED, "a position that no feed has")
     too_many = (
         len(frame.heads) > MAX_HEADS
         or len(frame.batches) > MAX_PARTS

@@ -15,11 +15,12 @@ from google.protobuf.message import DecodeError
 
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
+from kad_protocol import merkle
 from kad_protocol.authority import Action, Policy
 from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
 from kad_protocol.errors import InvalidInputError, KadError, Reason, VerificationError
-from kad_protocol.names import FeedId
-from kad_protocol.store import LogTransaction
+from kad_protocol.names import FeedId, is_record_id
+from kad_protocol.store import MAX_ENTRIES, LogTransaction
 from kad_protocol.v1 import content_pb2, entry_pb2
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ class FoldTransaction(LogTransaction, Protocol):
     def put_problem(self, feed: FeedId, index: int, problem: Problem) -> None:
         """An entry has no effect, or not yet. Replaces an earlier problem of the same entry."""
 
+    def problem(self, feed: FeedId, index: int) -> Problem | None:
+        """The problem of an entry, if it has one."""
+
     def clear_problem(self, feed: FeedId, index: int) -> None:
         """What an entry waited for has come."""
 
@@ -103,7 +107,7 @@ def advance(tx: FoldTransaction, policy: Policy, limit: int) -> int:
         position = tx.folded(feed)
         while position < state.size and done < limit:
             for stored in tx.entries(feed, position, min(_CHUNK, state.size - position, limit - done), 4 << 20):
-                problem = _fold(tx, policy, state, stored)
+                problem = _folded(tx, policy, state, stored)
                 if problem is not None:
                     tx.put_problem(feed, stored.index, problem)
                 position = stored.index + 1
@@ -115,8 +119,11 @@ def advance(tx: FoldTransaction, policy: Policy, limit: int) -> int:
 
 
 def content_arrived(tx: FoldTransaction, feed: FeedId, index: int) -> None:
-    """Judge an entry again whose content has just been supplied. Does nothing if it has not been folded yet."""
-    if index >= tx.folded(feed):
+    """Judge an entry again whose content has just been supplied. Does nothing if it has not been folded yet, or if it was not the
+    content that it lacked.
+    """
+    waiting = tx.problem(feed, index)
+    if index >= tx.folded(feed) or waiting is None or waiting.reason != Reason.CONTENT_MISSING:
         return
     stored = tx.entries(feed, index, 1, MAX_CONTENT_BLOB_BYTES)[0]
     entry = parse_entry(stored.body)
@@ -138,6 +145,14 @@ def content_arrived(tx: FoldTransaction, feed: FeedId, index: int) -> None:
         tx.clear_problem(feed, index)
     else:
         tx.put_problem(feed, index, problem)
+
+
+def _folded(tx: FoldTransaction, policy: Policy, state: FeedState, stored: StoredEntry) -> Problem | None:
+    """Fold one entry. Whatever its author wrote into it, it may not keep other entries from being stored."""
+    try:
+        return _fold(tx, policy, state, stored)
+    except (ValueError, OverflowError, KadError) as error:
+        return Problem(Reason.ENTRY_MALFORMED, f"folding it failed: {error}"[:300])
 
 
 def _fold(tx: FoldTransaction, policy: Policy, state: FeedState, stored: StoredEntry) -> Problem | None:  # noqa: PLR0911 - one line for each kind
@@ -171,6 +186,8 @@ def _judged(policy: Policy, state: FeedState, action: Action, owner: FeedId) -> 
 
 def _fold_version(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, stored: StoredEntry) -> Problem | None:
     version = entry.record_version
+    if not is_record_id(version.record):
+        return Problem(Reason.ENTRY_MALFORMED, "a record id that is none")
     head = tx.record_head(feed, version.record)
     if head is not None and head.retracted:
         return Problem(Reason.RECORD_RETRACTED, f"record {version.record} was retracted before")
@@ -201,6 +218,8 @@ def _content(version: entry_pb2.RecordVersion, stored: StoredEntry) -> tuple[con
 
 def _fold_retraction(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, stored: StoredEntry) -> Problem | None:
     retraction = entry.record_retraction
+    if not is_record_id(retraction.record):
+        return Problem(Reason.ENTRY_MALFORMED, "a record id that is none")
     head = tx.record_head(feed, retraction.record)
     if head is None or head.retracted or head.version != retraction.version:
         return Problem(Reason.VERSION_OUT_OF_ORDER, f"a retraction of record {retraction.record} that does not fit")
@@ -239,6 +258,8 @@ def _fold_observation(tx: FoldTransaction, policy: Policy, state: FeedState, ent
         observed = FeedId.parse(observation.feed)
     except InvalidInputError as error:
         return Problem(Reason.ENTRY_MALFORMED, str(error))
+    if not 1 <= observation.size < MAX_ENTRIES or len(observation.root) != merkle.HASH_SIZE:
+        return Problem(Reason.ENTRY_MALFORMED, "an observation of an impossible size or root")
     if (problem := _judged(policy, state, Action.OBSERVE, observed)) is not None:
         return problem
     tx.put_observation(state.feed, index, observed, observation.size, observation.root)

@@ -30,6 +30,7 @@ __all__ = [
     "check_federation",
     "check_forum",
     "forum_name",
+    "is_record_id",
     "new_record_id",
     "parse_forum_name",
 ]
@@ -170,6 +171,11 @@ def parse_forum_name(name: str) -> str:
             return check_forum(forum)
         case _:
             raise InvalidInputError(Reason.INVALID_NAME, f"{name[:80]!r} is not the name of a forum (forums/<forum>)", name=name[:80])
+
+
+def is_record_id(text: str) -> bool:
+    """Is this a ULID in its canonical form?"""
+    return _ULID.fullmatch(text) is not None
 
 
 def new_record_id() -> str:

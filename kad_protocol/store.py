@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from kad_protocol.merkle import TileStore
     from kad_protocol.names import FeedId
 
-__all__ = ["FeedState", "LogTransaction", "StoredEntry"]
+__all__ = ["MAX_ENTRIES", "FeedState", "LogTransaction", "StoredEntry"]
+
+#: No feed has more entries; every position on the wire is below this.
+MAX_ENTRIES = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)

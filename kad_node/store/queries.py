@@ -256,10 +256,18 @@ class Queries:
             for origin, index, reason, message, waiting, time in rows
         ]
 
+    def problem(self, feed: FeedId, index: int) -> Problem | None:
+        """The problem of an entry, if it has one."""
+        row = self._connection.execute(
+            "SELECT p.reason, p.message, p.waiting FROM problem p JOIN feed f ON f.id = p.feed WHERE f.origin = ? AND p.idx = ?",
+            (feed.origin, index),
+        ).fetchone()
+        return None if row is None else Problem(Reason(row[0]), row[1], bool(row[2]))
+
     def missing_contents(self, limit: int) -> list[tuple[FeedId, int]]:
-        """Entries whose content has not arrived."""
+        """Some entries whose content has not arrived; others each time, so that one that nobody has holds up none."""
         rows = self._connection.execute(
-            "SELECT f.origin, p.idx FROM problem p JOIN feed f ON f.id = p.feed WHERE p.reason = ? AND p.waiting ORDER BY p.id LIMIT ?",
+            "SELECT f.origin, p.idx FROM problem p JOIN feed f ON f.id = p.feed WHERE p.reason = ? AND p.waiting ORDER BY random() LIMIT ?",
             (Reason.CONTENT_MISSING.value, limit),
         )
         return [(FeedId.parse(origin), index) for origin, index in rows]

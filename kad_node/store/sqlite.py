@@ -122,6 +122,8 @@ class SqliteStore:
         Raises:
             StorageError: the disk or the database failed.
         """
+        if self._closed:
+            raise StorageError(Reason.SHUTTING_DOWN, "the store is closed")
         reader = await self._free.get()
         try:
             return await reader.run(lambda connection: _in_snapshot(connection, function))
@@ -158,8 +160,15 @@ class SqliteStore:
                     log.exception("folding failed")
             _settle(group, results)
             if touched:
-                for listener in list(self._listeners):
-                    listener(touched)
+                self._tell(touched)
+
+    def _tell(self, touched: dict[FeedId, int]) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(touched)
+            except Exception:
+                # Others wait for the store; one that cannot listen is their loss alone.
+                log.exception("a listener of the store failed")
 
     def _commit(
         self, connection: sqlite3.Connection, group: list[tuple[Callable[[SqliteTransaction], Any], asyncio.Future[Any]]]
@@ -173,12 +182,13 @@ class SqliteStore:
                 connection.execute("SAVEPOINT unit")
                 try:
                     results.append((True, function(tx)))
-                except sqlite3.Error:
+                except (sqlite3.OperationalError, sqlite3.InternalError):
+                    # The disk or the file: this concerns everybody.
                     raise
                 except Exception as error:  # noqa: BLE001 - handed to the caller whose function it was
                     connection.execute("ROLLBACK TO unit")
                     tx.rolled_back()
-                    results.append((False, error))
+                    results.append((False, _storage_error(error, self.path)))
                 connection.execute("RELEASE unit")
             more = self._prepare_commit(tx)
             touched = {state.feed: state.signed_size for feed in tx.touched if (state := tx.feed(feed)) is not None}

@@ -122,6 +122,8 @@ class SqliteTransaction(Queries):
 
     def insert_entries(self, feed: FeedId, first: int, entries: Sequence[bytes], contents: Sequence[bytes]) -> None:
         position = self._id(feed) << 40 | first
+        if first and self._connection.execute("SELECT 1 FROM entry WHERE pos = ?", (position - 1,)).fetchone() is None:
+            raise StorageError(Reason.POSITION_MISMATCH, f"{feed}: entry {first} would leave a gap", feed=feed)
         self._connection.executemany(
             "INSERT INTO entry (pos, body, content) VALUES (?, ?, ?)",
             ((position + i, body, content) for i, (body, content) in enumerate(zip(entries, contents, strict=True))),

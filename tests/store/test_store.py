@@ -158,9 +158,7 @@ async def test_an_index_that_is_taken_is_an_error(engine: Any) -> None:
     assert [entry.body for entry in await engine.run(lambda tx: tx.entries(ONE, 0, 10, 1 << 20))] == [b"a", b"b"]
 
 
-async def test_a_gap_is_an_error(engine: Any, request: pytest.FixtureRequest) -> None:
-    if isinstance(engine, SqliteEngine):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="SqliteTransaction.insert_entries takes a gap"))
+async def test_a_gap_is_an_error(engine: Any) -> None:
     await begin(engine, ONE)
     with pytest.raises(StorageError):
         await engine.run(lambda tx: tx.insert_entries(ONE, 1, [b"x"], [b""]))
@@ -258,7 +256,6 @@ async def test_a_unit_that_fails_takes_nothing_with_it(store: SqliteStore) -> No
     assert (await store.read(lambda tx: tx.feed(TWO))).genesis == b"3" * 32
 
 
-@pytest.mark.xfail(strict=True, reason="SqliteStore._commit lets an IntegrityError of one unit fail the whole group")
 async def test_a_unit_that_sqlite_refuses_takes_nothing_with_it(store: SqliteStore) -> None:
     await store.write(lambda tx: tx.save_feed(FeedState(ONE, bytes(32))))
     units = [
