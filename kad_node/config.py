@@ -6,11 +6,12 @@ Every key is typed and checked; what is unknown or wrong is named with its line 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kad_node.files import write_atomic
 from kad_protocol.errors import InvalidInputError, KadError, Reason
@@ -25,10 +26,15 @@ __all__ = ["CommonConfig", "LimitsConfig", "NodeConfig", "SimpulLink", "load", "
 #: Variables that are not configuration keys.
 _OTHER_VARIABLES = frozenset({"KAD_HOME", "KAD_LANG", "KAD_PASSPHRASE", "KAD_TEST_SEED"})
 
+_NAME = r"(?:[\w-]+|\"[^\"]*\"|'[^']*')"
+_NAMES = rf"\s*({_NAME}(?:\s*\.\s*{_NAME})*)\s*"
+_HEADER = re.compile(rf"\s*\[{_NAMES}\]")
+_KEY = re.compile(rf"{_NAMES}=")
+
 
 def _address(value: str) -> str:
-    host, separator, port = value.rpartition(":")
-    if value and not (separator and host and port.isdigit() and 0 <= int(port) <= 65535):  # noqa: PLR2004 - ports
+    host, _, port = value.rpartition(":")
+    if value and not (host and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):  # noqa: PLR2004 - ports
         raise ValueError("an address is host:port")
     return value
 
@@ -73,6 +79,13 @@ class LimitsConfig(_Table):
     connection_age_seconds: float = Field(900, ge=5, le=86400, description="Connections are renewed after this long")
     drain_seconds: float = Field(8, ge=0, le=120, description="How long SIGTERM waits for running calls")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> LimitsConfig:
+        for less, more in (("heartbeat_seconds", "silence_seconds"), ("reconnect_min_seconds", "reconnect_max_seconds")):
+            if getattr(self, less) > getattr(self, more):
+                raise ValueError(f"{less} is longer than {more}")
+        return self
+
 
 class SimpulLink(_Table):
     """The simpul that this node has joined."""
@@ -114,7 +127,12 @@ def load(model: type[C], path: Path, environ: Mapping[str, str]) -> C:
     Raises:
         InvalidInputError: ``INVALID_CONFIGURATION``, naming file and line, or the variable.
     """
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _wrong(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _wrong(f"{path.name}: this is not text in UTF-8") from error
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -124,7 +142,10 @@ def load(model: type[C], path: Path, environ: Mapping[str, str]) -> C:
         target = data
         for key in keys[:-1]:
             target = target.setdefault(key, {})
-        target[keys[-1]] = value
+            if not isinstance(target, dict):
+                break  # The file has a value where a table belongs; the model says so, with its line.
+        else:
+            target[keys[-1]] = value
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -165,16 +186,26 @@ def _nested(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - a type
 
 
 def _place(file: str, text: str, keys: tuple[str, ...]) -> str:
-    """File and line of a key; the line is left out where the key is missing."""
-    table = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
-            table = header.group(1)
-        elif (key := re.match(r"\s*([\w-]+)\s*=", line)) and (*(table.split(".") if table else ()), key.group(1)) == keys:
-            return f"{file} line {number}"
-        if table and tuple(table.split(".")) == keys:
-            return f"{file} line {number}"
-    return file
+    """File and line of a key, or of the table that it belongs in; the file alone where there is neither."""
+    table: tuple[str, ...] = ()
+    found, depth, quoted = 0, 0, False
+    for number, line in enumerate(text.split("\n"), 1):
+        inside, quoted = quoted, quoted ^ ((line.count('"""') + line.count("'''")) % 2 == 1)
+        if inside:
+            continue
+        if header := _HEADER.match(line):
+            path = table = _split(header.group(1))
+        elif key := _KEY.match(line):
+            path = (*table, *_split(key.group(1)))
+        else:
+            continue
+        if len(path) > depth and path == keys[: len(path)]:
+            found, depth = number, len(path)
+    return f"{file} line {found}" if found else file
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip(" \t\"'") for name in names.split("."))
 
 
 def _explain(model: type[BaseModel], keys: tuple[str, ...], error: Any) -> str:  # noqa: ANN401 - pydantic's
@@ -192,8 +223,8 @@ def _toml(value: Any) -> str:  # noqa: ANN401 - a scalar
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # TOML's basic strings are JSON's, but for DEL. Names of federations come from elsewhere and may hold anything.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def sample(model: type[BaseModel], values: Mapping[str, Any], header: str = "") -> str:

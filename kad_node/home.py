@@ -9,7 +9,8 @@
     authority/key.pem, certificate.pem                   its own authority: the simpul's, or that of a node without a simpul
     tokens/                      tokens of the local API
     store.sqlite3                feeds and what is folded from them
-    lock, run.json               held and written by whoever has the home open
+    lock                         held by whoever has the home open; its process id
+    run.json                     where the daemon that has it open can be reached
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +59,7 @@ class Home:
     def find(cls, option: str | None, environ: Mapping[str, str], role: str) -> Home:
         """The home that is meant: ``--home``, else ``KAD_HOME``, else the user's usual place."""
         chosen = option or environ.get("KAD_HOME")
-        return cls(Path(chosen).expanduser().absolute() if chosen else user_data_path(f"kad-{role}"), role)
+        return cls(Path(os.path.expanduser(chosen)).absolute() if chosen else user_data_path(f"kad-{role}"), role)  # noqa: PTH111 - never fails
 
     @property
     def config(self) -> Path:
@@ -92,14 +94,18 @@ class Home:
         Raises:
             NotFoundError: ``HOME_NOT_FOUND``. PreconditionError: ``HOME_WRONG_ROLE``, ``HOME_NOT_WRITABLE``.
         """
-        if not self.config.exists():
+        try:
+            found = self.config.exists()
+        except OSError as error:
+            raise PreconditionError(Reason.HOME_NOT_WRITABLE, f"{self.path}: {error.strerror}", home=self.path) from error
+        if not found:
             raise NotFoundError(Reason.HOME_NOT_FOUND, f"there is no member's home in {self.path}", home=self.path, role=self.role)
         self._check_role()
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PreconditionError(Reason.HOME_NOT_WRITABLE, f"{self.path} is not writable", home=self.path)
 
     def _check_role(self) -> None:
-        role = (self.path / "role").read_text().strip()
+        role = self.read("role").decode(errors="replace").strip()
         if role != self.role:
             raise PreconditionError(
                 Reason.HOME_WRONG_ROLE, f"{self.path} is the home of a {role}; use kad-{role}", home=self.path, role=role
@@ -113,10 +119,11 @@ class Home:
         Raises:
             InvalidInputError: ``INVALID_PASSPHRASE``, ``INVALID_FILE``.
         """
-        files = sorted((self.path / "keys").glob("epoch-*.key"))
-        if not files:
+        numbers = {path: re.fullmatch(r"epoch-([0-9]+)\.key", path.name) for path in (self.path / "keys").glob("epoch-*.key")}
+        epochs = {int(number.group(1)): path for path, number in numbers.items() if number is not None}
+        if not epochs:
             raise InvalidInputError(Reason.INVALID_FILE, f"there is no key in {self.path / 'keys'}")
-        return keyfiles.unseal(files[-1].read_bytes(), passphrase(environ))
+        return keyfiles.unseal(epochs[max(epochs)].read_bytes(), passphrase(environ))
 
     def create_keys(self, environ: Mapping[str, str]) -> keyfiles.MemberKeys:
         """The keys of epoch 0; those that are there already if an earlier start was interrupted."""
@@ -161,6 +168,9 @@ class Home:
     def lock(self) -> Iterator[None]:
         """Hold the home, so that two programs never write to it at once.
 
+        The kernel lets go of it when the process ends, however it ends. So a ``run.json`` that is found once the home is ours was
+        left behind by a daemon that is gone; it is removed.
+
         Raises:
             PreconditionError: ``HOME_IN_USE``, ``HOME_NOT_WRITABLE``.
         """
@@ -172,8 +182,11 @@ class Home:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid = self.running().get("pid", "?")
+                pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "?"
                 raise PreconditionError(Reason.HOME_IN_USE, f"{self.path} is in use by process {pid}", home=self.path, pid=pid) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            self.withdraw()
             yield
         finally:
             os.close(descriptor)
@@ -195,7 +208,7 @@ class Home:
         (self.path / "run.json").unlink(missing_ok=True)
 
     def running(self) -> dict[str, Any]:
-        """What the daemon said of itself; may be stale unless the home is locked."""
+        """What the daemon said of itself, empty if nothing; stale if it was killed and nobody has held the home since (``locked``)."""
         try:
             data = json.loads((self.path / "run.json").read_text())
         except (OSError, ValueError):

@@ -25,6 +25,9 @@ _FIELDS = _TIMES | _ENUMS.keys() | {"forum", "region", "tag"}
 _ORDERS = ("update_time", "create_time", "start_time", "name")
 _TOKEN = re.compile(r"\s*(?:(?P<quoted>\"(?:[^\"\\]|\\.)*\")|(?P<op><=|>=|<|>|=)|(?P<word>[^\s\"<>=]+))")
 _MAX_TERMS = 20
+_MAX_FILTER_LENGTH = 2000
+_MAX_TOKEN_LENGTH = 1024
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,10 @@ def parse_filter(text: str) -> Filter:
     """Read ``comparison (AND comparison)*``.
 
     Raises:
-        InvalidInputError: ``INVALID_FILTER``, with the place and what was expected there.
+        InvalidInputError: ``INVALID_FILTER``, with the place and what was expected there; also over 2,000 characters or 20 comparisons.
     """
+    if len(text) > _MAX_FILTER_LENGTH:
+        raise _wrong(text, _MAX_FILTER_LENGTH, f"at most {_MAX_FILTER_LENGTH} characters")
     tokens: list[tuple[str, str, int]] = []
     position = 0
     while text[position:].strip():
@@ -104,7 +109,7 @@ def _micros(text: str, word: str, position: int) -> int:
         moment = datetime.datetime.fromisoformat(word)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)
-        return int(moment.timestamp() * 1_000_000)
+        return (moment - _EPOCH) // datetime.timedelta(microseconds=1)
     except (ValueError, OverflowError) as error:
         raise _wrong(text, position, "a time such as 2027-01-12T09:00:00Z is expected") from error
 
@@ -129,10 +134,19 @@ def _pack(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _unpack(token: str) -> Any:  # noqa: ANN401 - JSON
+    if len(token) > _MAX_TOKEN_LENGTH:
+        raise ValueError("length")
     data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     if hashlib.sha256(data[:-4]).digest()[:4] != data[-4:]:
         raise ValueError("checksum")
     return json.loads(data[:-4])
+
+
+def _is_value(part: object) -> bool:
+    """Can an engine compare rows with this? The checksum keeps slips out, not people."""
+    if isinstance(part, str):
+        return part.isascii() or not re.search("[\ud800-\udfff]", part)
+    return type(part) is int and -1 << 63 <= part < 1 << 63
 
 
 def _fingerprint(*question: object) -> str:
@@ -156,7 +170,7 @@ def decode_page(token: str, length: int, *question: object) -> list[Any] | None:
         fingerprint, *key = _unpack(token)
     except (ValueError, TypeError, binascii.Error, RecursionError) as error:
         raise InvalidInputError(Reason.INVALID_PAGE_TOKEN, "this is not a page token") from error
-    if fingerprint != _fingerprint(*question) or len(key) != length or not all(isinstance(part, (int, str)) for part in key):
+    if fingerprint != _fingerprint(*question) or len(key) != length or not all(map(_is_value, key)):
         raise InvalidInputError(Reason.INVALID_PAGE_TOKEN, "the page token belongs to another request")
     return list(key)
 
@@ -183,6 +197,6 @@ class ResumeToken:
             found, sequence = _unpack(token)
         except (ValueError, TypeError, binascii.Error, RecursionError) as error:
             raise InvalidInputError(Reason.INVALID_RESUME_TOKEN, "this is not a resume token") from error
-        if found != instance or not isinstance(sequence, int) or not 0 <= sequence < 1 << 62:
+        if found != instance or type(sequence) is not int or not 0 <= sequence < 1 << 62:
             raise InvalidInputError(Reason.INVALID_RESUME_TOKEN, "the resume token belongs to another node; begin again")
         return sequence

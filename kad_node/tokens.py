@@ -6,10 +6,13 @@ with it the command line of that owner speaks to its daemon.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import hmac
 import json
+import logging
 import secrets
+import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -18,11 +21,17 @@ from kad_protocol.errors import InvalidInputError, NotFoundError, Reason, Unauth
 from kad_protocol.names import check_forum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["Role", "Tokens"]
 
+log = logging.getLogger(__name__)
+
 _LOCAL = "local-admin"
+
+#: A folder that changed less than this before it was read may change again without showing it: clocks of file systems are coarse.
+_SETTLED_NANOSECONDS = 1_000_000_000
 
 
 class Role(IntEnum):
@@ -52,27 +61,43 @@ class Tokens:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._cached: list[tuple[str, Role]] = []
-        self._read_at = 0
+        self._cached_of: int | None = None
 
     @property
     def _secret_path(self) -> Path:
         return self._folder / f"{_LOCAL}.token"
 
     def create(self, name: str, role: Role) -> str:
-        """A new token, shown once."""
-        check_forum(name)
+        """A new token, shown once.
+
+        Raises:
+            InvalidInputError: ``INVALID_NAME``; ``INVALID_FIELD`` if a token has that name: whoever uses that one would be shut out.
+        """
+        if name == _LOCAL or (self._folder / f"{check_forum(name)}.json").exists():
+            raise InvalidInputError(Reason.INVALID_FIELD, f"there is a token {name!r} already; revoke it first, or choose another name")
+        return self._write(name, role)
+
+    def _write(self, name: str, role: Role) -> str:
         token = secrets.token_urlsafe(32)
-        document = {"role": role.name.lower(), "sha256": hashlib.sha256(token.encode()).hexdigest()}
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        document = {"role": role.name.lower(), "sha256": _digest(token), "created": created}
         write_atomic(self._folder / f"{name}.json", json.dumps(document).encode(), private=True)
         return token
 
     def create_local(self) -> None:
-        """The command line's own token."""
-        write_atomic(self._secret_path, self.create(_LOCAL, Role.ADMIN).encode(), private=True)
+        """Make the command line's own token; replaces an earlier one."""
+        write_atomic(self._secret_path, self._write(_LOCAL, Role.ADMIN).encode(), private=True)
 
     def local(self) -> str:
-        """The command line's own token."""
-        return self._secret_path.read_text().strip()
+        """The command line's own token.
+
+        Raises:
+            UnauthenticatedError: ``TOKEN_INVALID``: it is not there, or not ours to read.
+        """
+        try:
+            return self._secret_path.read_text().strip()
+        except OSError as error:
+            raise UnauthenticatedError(Reason.TOKEN_INVALID, f"{self._secret_path}: {error.strerror}") from error
 
     def revoke(self, name: str) -> None:
         """Make a token worthless.
@@ -87,7 +112,7 @@ class Tokens:
 
     def names(self) -> dict[str, str]:
         """Names and roles."""
-        return {path.stem: str(json.loads(path.read_text())["role"]) for path in sorted(self._folder.glob("*.json"))}
+        return {name: role.name.lower() for name, _, role in self._documents()}
 
     def role_of(self, bearer: str) -> Role:
         """The role of whoever holds this token.
@@ -95,7 +120,7 @@ class Tokens:
         Raises:
             UnauthenticatedError: ``TOKEN_INVALID``.
         """
-        digest = hashlib.sha256(bearer.encode()).hexdigest()
+        digest = _digest(bearer)
         found: Role | None = None
         for known, role in self._known():
             if hmac.compare_digest(known, digest):
@@ -106,9 +131,24 @@ class Tokens:
 
     def _known(self) -> list[tuple[str, Role]]:
         """Digests and roles; read again when the folder has changed, since every call asks."""
-        changed = self._folder.stat().st_mtime_ns
-        if changed != self._read_at:
-            documents = [json.loads(path.read_text()) for path in self._folder.glob("*.json")]
-            self._cached = [(document["sha256"], Role.parse(document["role"])) for document in documents]
-            self._read_at = changed
+        # In this order: what changes after the look at the clock is seen at the next call.
+        now, changed = time.time_ns(), self._folder.stat().st_mtime_ns
+        if changed != self._cached_of:
+            self._cached = [(digest, role) for _, digest, role in self._documents()]
+            self._cached_of = changed if now - changed > _SETTLED_NANOSECONDS else None
         return self._cached
+
+    def _documents(self) -> Iterator[tuple[str, str, Role]]:
+        """Name, digest and role of each token. One that cannot be read opens nothing, and does not lock out the others."""
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                document = json.loads(path.read_text())
+                yield path.stem, str(document["sha256"]), Role.parse(str(document["role"]))
+            except FileNotFoundError:
+                continue  # Revoked since we listed them.
+            except (OSError, ValueError, KeyError, TypeError, InvalidInputError) as error:
+                log.warning("token is not readable", extra={"file": path.name, "why": str(error)})
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()

@@ -253,7 +253,7 @@ class Trust:
             (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
             feed = FeedId.from_member_uri(uri)
             is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, KadError) as error:
+        except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, KadError) as error:
             raise UnauthenticatedError(Reason.IDENTITY_INVALID, "the certificate does not carry exactly one name of a member") from error
         if is_authority:
             raise UnauthenticatedError(Reason.IDENTITY_INVALID, "the certificate is an authority's", name=feed.forum)

@@ -9,6 +9,7 @@ import base64
 import binascii
 import datetime
 import hashlib
+import re
 
 from google.protobuf.message import DecodeError
 
@@ -21,6 +22,8 @@ __all__ = ["decode", "encode", "has_expired"]
 PREFIX = "kad1-"
 _MAX_LENGTH = 2000
 _CHECK_BYTES = 4
+#: "host:port"; it is shown to people, so nothing else may stand in it.
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 _ID_BYTES, _SECRET_BYTES, _DIGEST_BYTES = 16, 16, 32
 
 
@@ -51,10 +54,11 @@ def decode(text: str) -> enrolment_pb2.InvitationCode:
         code = enrolment_pb2.InvitationCode.FromString(payload)
         check_forum(code.forum)
         check_federation(code.federation)
-    except (DecodeError, KadError) as error:
+        code.expire_time.ToDatetime(datetime.UTC)
+    except (DecodeError, KadError, ValueError, OverflowError) as error:
         raise _malformed("its content is not an invitation") from error
     lengths = (len(code.invitation_id), len(code.secret), len(code.authority_key_digest))
-    if lengths != (_ID_BYTES, _SECRET_BYTES, _DIGEST_BYTES) or ":" not in code.enrolment_address:
+    if lengths != (_ID_BYTES, _SECRET_BYTES, _DIGEST_BYTES) or not _ADDRESS.fullmatch(code.enrolment_address):
         raise _malformed("its content is incomplete")
     return code
 

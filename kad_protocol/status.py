@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -48,23 +49,24 @@ _CLASSES: dict[str, type[KadError]] = {
 def to_status(error: KadError) -> status_pb2.Status:
     """The status of an error, with its details."""
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=_short(error.metadata))]
+    message = _cut(error.message, 1000)
     if isinstance(error, InvalidInputError) and error.violations:
         details.append(
             error_details_pb2.BadRequest(
                 field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(field=v.field[:200], description=v.description[:300])
-                    for v in error.violations[:20]
+                    error_details_pb2.BadRequest.FieldViolation(field=_cut(v.field, 100), description=_cut(v.description, 150))
+                    for v in error.violations[:10]
                 ]
             )
         )
     if error.code == "FAILED_PRECONDITION":
-        violation = error_details_pb2.PreconditionFailure.Violation(type=error.reason.value, description=error.message[:300])
+        violation = error_details_pb2.PreconditionFailure.Violation(type=error.reason.value, description=_cut(error.message, 300))
         details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
     if error.code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(int(float(error.metadata.get("retry_after_seconds", "5"))))
+        retry.retry_delay.FromSeconds(_retry_after(error.metadata.get("retry_after_seconds", "")))
         details.append(retry)
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message[:1000])
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=message)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -73,8 +75,18 @@ def to_status(error: KadError) -> status_pb2.Status:
 
 
 def _short(metadata: dict[str, str]) -> dict[str, str]:
-    """Trailers have little room (8 KiB), so no fact may be long."""
-    return {key: value[:200] for key, value in list(metadata.items())[:12]}
+    """Trailers have little room (8 KiB for all, where the message stands twice), so no fact may be long."""
+    return {key: _cut(value, 120) for key, value in list(metadata.items())[:8]}
+
+
+def _cut(text: str, size: int) -> str:
+    """At most so many bytes of UTF-8, and whole characters."""
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
+
+
+def _retry_after(seconds: str) -> int:
+    """Whole seconds from 1 to a day; 5 where nothing sensible is given."""
+    return min(max(int(seconds), 1), 86_400) if seconds.isdecimal() and len(seconds) < 10 else 5  # noqa: PLR2004 - nine digits
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> KadError:
@@ -82,14 +94,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> KadError:
     code: str = error.code().name
     message = error.details() or code
     cls = _CLASSES.get(code)
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    info, violations = error_details_pb2.ErrorInfo(), list[FieldViolation]()
-    for detail in status.details if status is not None else ():
-        bad = error_details_pb2.BadRequest()
-        if detail.Is(info.DESCRIPTOR):
-            detail.Unpack(info)
-        elif detail.Unpack(bad):
-            violations = [FieldViolation(v.field, v.description) for v in bad.field_violations]
+    info, violations = _details(error)
     metadata = dict(info.metadata)
     if info.domain == DOMAIN and info.reason in Reason.__members__:
         reason = Reason(info.reason)
@@ -103,6 +108,22 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> KadError:
     if code == "RESOURCE_EXHAUSTED":
         return errors.QuotaError(Reason.FRAME_TOO_LARGE, message)
     return (cls or KadError)(Reason.FRAME_MALFORMED if cls else Reason.STORE_UNAVAILABLE, message)
+
+
+def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, list[FieldViolation]]:
+    """What the trailers add to a status; nothing where they are malformed or belong to another status than arrived."""
+    info, violations = error_details_pb2.ErrorInfo(), list[FieldViolation]()
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        for detail in status.details if status is not None else ():
+            bad = error_details_pb2.BadRequest()
+            if detail.Is(info.DESCRIPTOR):
+                detail.Unpack(info)
+            elif detail.Unpack(bad):
+                violations = [FieldViolation(v.field, v.description) for v in bad.field_violations]
+    except (ValueError, DecodeError):
+        return error_details_pb2.ErrorInfo(), []
+    return info, violations
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: KadError) -> None:

@@ -24,6 +24,8 @@ class Term:
     english: str
     #: Codes and abbreviations, lower case, for example ``pks``, ``2.11``.
     aliases: tuple[str, ...]
+    #: The official code or abbreviation, for example ``PKS``, ``2.11``, ``KSDD``; empty if there is none.
+    code: str = ""
 
     def label(self, language: str = "id") -> str:
         """The label in a language; English for all but Indonesian."""
@@ -203,11 +205,44 @@ _WORDS: dict[str, list[tuple[str, str, str, tuple[str, ...]]]] = {
 }
 
 
+#: Official abbreviations: of instruments as JDIHN's ``singkatanJenis`` has them, of forms of cooperation as the law has them.
+_CODES: dict[str, dict[str, str]] = {
+    "Instrument": {
+        "JOINT_AGREEMENT": "KB",
+        "COOPERATION_AGREEMENT": "PKS",
+        "MEMORANDUM_OF_AGREEMENT": "NK",
+        "WORK_PLAN": "RK",
+        "JOINT_DECREE": "SKB",
+        "JOINT_REGULATION": "PBKDH",
+        "REGIONAL_REGULATION": "PERDA",
+        "HEAD_OF_REGION_REGULATION": "PERKADA",
+        "LAW": "UU",
+        "LAW_IN_LIEU": "PERPPU",
+        "GOVERNMENT_REGULATION": "PP",
+        "PRESIDENTIAL_REGULATION": "PERPRES",
+        "MINISTERIAL_REGULATION": "PERMEN",
+        "MINISTERIAL_DECREE": "KEPMEN",
+        "CIRCULAR": "SE",
+        "LETTER_OF_INTENT": "LoI",
+        "FOREIGN_MEMORANDUM": "MSP",
+        "STATUTES": "AD/ART",
+    },
+    "CooperationForm": {
+        "OTHER_REGION": "KSDD",
+        "THIRD_PARTY": "KSDPK",
+        "FOREIGN_REGION": "KSDPL",
+        "FOREIGN_BODY": "KSDLL",
+    },
+}
+
+
 @lru_cache
 def terms(enum: str) -> tuple[Term, ...]:
     """All values of an enum of ``kad.v1``, in the order of their numbers, without the unspecified one."""
+    codes = _CODES.get(enum, {})
     return tuple(
-        Term(name, number, indonesian, english, aliases) for number, (name, indonesian, english, aliases) in enumerate(_WORDS[enum], 1)
+        Term(name, number, indonesian, english, aliases, aliases[0] if enum == "Sector" else codes.get(name, ""))
+        for number, (name, indonesian, english, aliases) in enumerate(_WORDS[enum], 1)
     )
 
 
@@ -241,7 +276,7 @@ def find(enum: str, word: str) -> Term:
         return term
     from difflib import get_close_matches  # noqa: PLC0415 - only on the way to an error
 
-    close = get_close_matches(_fold(word), _by_word(enum), 3, 0.5)
+    close = get_close_matches(_fold(word[:60]), _by_word(enum), 3, 0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else f"; known: {', '.join(term.indonesian for term in terms(enum)[:8])}, ..."
     raise InvalidInputError(Reason.INVALID_FIELD, f"{word[:60]!r} is not a {_fold(_prefix(enum))}{hint}", value=word[:60])
 

@@ -67,8 +67,14 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
 
     def _admit(self, tx: SqliteTransaction, application: Application) -> None:
         """Membership is an entry of the simpul's feed, for everybody to see; using up the invitation is in the same transaction."""
-        if tx.membership(application.feed) == entry_pb2.MEMBERSHIP_STATE_ACTIVE and tx.feed(application.feed) is not None:
+        membership = tx.membership(application.feed)
+        if membership == entry_pb2.MEMBERSHIP_STATE_ACTIVE and tx.feed(application.feed) is not None:
             return
+        if membership == entry_pb2.MEMBERSHIP_STATE_SUSPENDED:
+            # An invitation, above all one that was used before, does not lift a suspension.
+            raise PermissionDeniedError(Reason.MEMBER_SUSPENDED, f"{application.feed.forum} is suspended", forum=application.feed.forum)
+        if application.repeated and membership != entry_pb2.MEMBERSHIP_STATE_UNSPECIFIED:
+            raise PermissionDeniedError(Reason.INVITATION_USED, "this invitation has been used", forum=application.feed.forum)
         self._node.fence.require()
         feeds.pin(tx, application.feed, application.genesis)
         entry = new_entry(micros_now())

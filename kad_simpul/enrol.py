@@ -82,6 +82,8 @@ class Application:
     feed: FeedId
     genesis: bytes
     category: int
+    #: The invitation had been used by this feed already: a lost answer is asked for again, nobody new comes in.
+    repeated: bool = False
 
 
 def _micros(moment: datetime.datetime) -> int:
@@ -168,10 +170,11 @@ class Enrolment:
             raise PermissionDeniedError(Reason.INVITATION_EXPIRED, "this invitation has expired; ask for a new one", forum=kept.forum)
         keys = log_keys_of(feed.origin, genesis.log_keys.SerializeToString())
         self._check_binding(request.certificate_request, request.binding, feed, keys, None)
-        if not kept.used:
+        repeated = bool(kept.used)
+        if not repeated:
             kept = replace(kept, used=_micros(now), feed=feed.origin, genesis=hashed.hex())
             store.put_local(_KIND, kept.id, kept.to_bytes())
-        return Application(feed, hashed, kept.category)
+        return Application(feed, hashed, kept.category, repeated)
 
     def check_renewal(self, request: enrolment_pb2.RenewCertificateRequest, keys: LogKeys, now: datetime.datetime) -> None:
         """Check that a renewal comes from the owner of the feed.

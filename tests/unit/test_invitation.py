@@ -94,11 +94,24 @@ def test_what_is_no_invitation_is_refused(text: str) -> None:
         {"federation": "../etc"},
         {"enrolment_address": "simpul.example.id"},
         {"enrolment_address": ""},
+        {"enrolment_address": "simpul:7443\x1b[2J"},
+        {"enrolment_address": "simpul:pintu"},
     ],
     ids=lambda changed: "-".join(changed),
 )
 def test_a_good_checksum_over_a_bad_content_is_refused(changed: dict[str, object]) -> None:
     refused(encode(code(**changed)))
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7:7443", "[2001:db8::7]:7443", "simpul_1:1"])
+def test_every_kind_of_address_passes(address: str) -> None:
+    assert decode(encode(code(enrolment_address=address))).enrolment_address == address
+
+
+def test_an_impossible_time_is_refused() -> None:
+    made = code()
+    made.expire_time.seconds = 1 << 60
+    refused(encode(made))
 
 
 @given(st.binary(max_size=300))
