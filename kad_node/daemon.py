@@ -134,6 +134,7 @@ class Daemon(Generic[C]):
         self._stopping = asyncio.Event()
         self._stops = 0
         self._servers: list[grpc.aio.Server] = []
+        self._more_tasks: list[asyncio.Task[None]] = []
         self._health = health.aio.HealthServicer()
         self._identity: ServerIdentity | None = None
         self.addresses: dict[str, str] = {}
@@ -278,7 +279,7 @@ class Daemon(Generic[C]):
         systemd.notify(STOPPING=1)
         log.info("stopping")
         await self._health.enter_graceful_shutdown()
-        for task in getattr(self, "_tasks", []):
+        for task in [*getattr(self, "_tasks", []), *self._more_tasks]:
             task.cancel()
         if hasattr(self, "peers"):
             await self.peers.close()

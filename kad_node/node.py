@@ -15,6 +15,7 @@ from kad_node.fence import Fence, FenceState
 from kad_node.outbox import flush, show_queued
 from kad_node.replica import StoreReplica
 from kad_node.store.sqlite import SqliteStore
+from kad_node.witness import Witness
 from kad_protocol import feed as feeds
 from kad_protocol import fold, merkle
 from kad_protocol.authority import policy
@@ -48,7 +49,9 @@ class Node:
     store: SqliteStore
     replica: StoreReplica
     fence: Fence
+    witness: Witness
     instance: str
+    _witness_signer: LogSigner
 
     def __init__(self, home: Home, config: CommonConfig, signer: LogSigner) -> None:
         self.home = home
@@ -70,6 +73,7 @@ class Node:
         own = FeedId(config.federation, config.forum)
         keys = await asyncio.to_thread(home.member_keys, os.environ)
         node = cls(home, config, keys.log_signer(own.origin))
+        node._witness_signer = keys.witness_signer(own.origin)
         node.store = await SqliteStore.open(home.store, node._prepare_commit)
         try:
             await node._start(simpul)
@@ -99,6 +103,8 @@ class Node:
         self.instance = instance.decode()
         self.fence = Fence(shared=shared, simpul=simpul)
         self.replica = StoreReplica(self.store, self.own, self.fence, self._fence_opened)
+        self.witness = Witness(self.store, self.own, self._witness_signer, self.fence, self.replica.wake)
+        self.replica.witness = self.witness
         await self.replica.start()
         self.store.listen(lambda _: self._announce_change())
         # A group without work: whatever was stored but not folded before the last stop is folded now, and a queue that may go goes.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from kad_node.store.sqlite import SqliteStore
     from kad_node.store.transaction import SqliteTransaction
+    from kad_node.witness import Witness
 
 __all__ = ["StoreReplica"]
 
@@ -48,6 +49,9 @@ class StoreReplica:
         self._listeners: set[Callable[[Iterable[FeedId]], None]] = set()
         self._cache: OrderedDict[tuple[FeedId, int, int, int], replication_pb2.Batch] = OrderedDict()
         self._cached_bytes = 0
+        #: This member's part in confirming its simpul; None while it only looks.
+        self.witness: Witness | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Read what is held, and follow what changes."""
@@ -193,6 +197,33 @@ class StoreReplica:
             except KadError as error:
                 await self._caught(peer, feed, error)
 
+    @property
+    def witness_version(self) -> int:
+        """See ``exchange.Replica``."""
+        return self.witness.version if self.witness is not None else 0
+
+    async def witnessed(self) -> list[replication_pb2.Witnessed]:
+        """See ``exchange.Replica``."""
+        return await self.witness.shown() if self.witness is not None else []
+
+    async def take_witnessed(self, peer: FeedId, items: Sequence[replication_pb2.Witnessed]) -> None:
+        """See ``exchange.Replica``."""
+        if self.witness is not None:
+            await self._refuse(peer, await self.witness.take(peer, items))
+
+    async def _look_again(self, witness: Witness) -> None:
+        """What was put to this witness before it held the entries."""
+        try:
+            await self._refuse(self._own, await witness.grown())
+        except StorageError as error:
+            log.warning("what the witnesses say could not be kept: %s", error)
+        finally:
+            self._looking = None
+
+    async def _refuse(self, peer: FeedId, refused: Sequence[tuple[FeedId, KadError]]) -> None:
+        for feed, error in refused:
+            await self._caught(peer, feed, error)
+
     # What follows from it.
 
     async def _caught(self, peer: FeedId, feed: FeedId, error: KadError) -> None:
@@ -222,6 +253,13 @@ class StoreReplica:
         self._sizes.update(touched)
         for listener in list(self._listeners):
             listener(touched)
+        if self.witness is not None and self._looking is None and self.witness.is_waiting_for(touched):
+            self._looking = asyncio.get_running_loop().create_task(self._look_again(self.witness), name="witness")
+
+    def wake(self) -> None:
+        """There is something to say besides feeds."""
+        for listener in list(self._listeners):
+            listener(())
 
 
 def _head(tx: SqliteTransaction, feed: FeedId) -> replication_pb2.Head:

@@ -49,6 +49,10 @@ MAX_HEADS = 64
 MAX_FEEDS = 100_000
 MAX_CONTENT_REQUESTS = 256
 MAX_PARTS = 2048
+MAX_WITNESSED = 8
+MAX_COSIGNATURES = 64
+#: Checkpoints of which a session remembers whose cosignatures the peer has; older ones are not spoken of any more.
+_REMEMBERED_CHECKPOINTS = 16
 
 _MIN_WINDOW, _MAX_WINDOW = 64 << 10, 16 << 20
 #: How long the last frame may take when a session ends.
@@ -104,6 +108,16 @@ class Replica(Protocol):
 
     async def take(self, peer: FeedId, contents: Sequence[replication_pb2.ContentReply]) -> None:
         """Contents that were wanted."""
+
+    @property
+    def witness_version(self) -> int:
+        """Grows when ``witnessed`` has something new. In memory; must not wait."""
+
+    async def witnessed(self) -> list[replication_pb2.Witnessed]:
+        """Checkpoints of simpuls and who confirms them."""
+
+    async def take_witnessed(self, peer: FeedId, items: Sequence[replication_pb2.Witnessed]) -> None:
+        """Such checkpoints, from a peer."""
 
 
 @dataclass(slots=True)
@@ -167,6 +181,9 @@ class Session:
         self._heads_due: int | None = None
         self._goodbye: replication_pb2.Goodbye | None = None
         self._finished = False
+        self._witness_version = 0
+        #: For each checkpoint the witnesses whose cosignatures the peer has.
+        self._shown: dict[bytes, set[str]] = {}
 
     def close(self, reason: Reason, message: str) -> None:
         """Say goodbye and end the session; returns at once."""
@@ -271,7 +288,14 @@ class Session:
         if frame.HasField("heartbeat"):
             self.state.clock_skew_ms = frame.heartbeat.time.ToMilliseconds() - time.time_ns() // 1_000_000
             self._asking = False
+        await self._take_witnessed(peer, frame.witnessed)
         self._wake.set()
+
+    async def _take_witnessed(self, peer: FeedId, items: Sequence[replication_pb2.Witnessed]) -> None:
+        for item in items:
+            self._remember(item.checkpoint).update(cosignature.witness for cosignature in item.cosignatures)
+        if items:
+            await self._replica.take_witnessed(peer, items)
 
     async def _take_heads(self, peer: FeedId, heads: Sequence[replication_pb2.Head]) -> None:
         complete = False
@@ -423,6 +447,7 @@ class Session:
             frame.content_requests.extend(missing)
             self._asking = bool(missing)
         await self._add_batches(frame)
+        await self._add_witnessed(frame)
         return frame
 
     async def _add_heads(self, frame: replication_pb2.Frame) -> None:
@@ -432,6 +457,33 @@ class Session:
         frame.heads.extend(await self._replica.heads(feeds))
         if self._to_announce:
             self._wake.set()
+
+    def _remember(self, checkpoint: bytes) -> set[str]:
+        """Whose cosignatures under a checkpoint the peer has, by what the peer or we have said."""
+        text = checkpoint.partition(b"\n\n")[0]
+        shown = self._shown.setdefault(text, set())
+        while len(self._shown) > _REMEMBERED_CHECKPOINTS:
+            del self._shown[next(iter(self._shown))]
+        return shown
+
+    async def _add_witnessed(self, frame: replication_pb2.Frame) -> None:
+        """What the peer has not heard yet of who confirms what."""
+        version = self._replica.witness_version
+        if version == self._witness_version:
+            return
+        rest = False
+        for item in (await self._replica.witnessed())[:MAX_WITNESSED]:
+            text = item.checkpoint.partition(b"\n\n")[0]
+            first, shown = text not in self._shown, self._remember(item.checkpoint)
+            news = [cosignature for cosignature in item.cosignatures if cosignature.witness not in shown]
+            if news or first:
+                frame.witnessed.add(checkpoint=item.checkpoint, cosignatures=news[:MAX_COSIGNATURES])
+                shown.update(cosignature.witness for cosignature in news[:MAX_COSIGNATURES])
+            rest = rest or len(news) > MAX_COSIGNATURES
+        if rest:
+            self._wake.set()
+        else:
+            self._witness_version = version
 
     async def _add_batches(self, frame: replication_pb2.Frame) -> None:
         """Feeds in turn, one batch of each, so that a small forum is never behind a large one."""
@@ -508,6 +560,8 @@ def _check_frame(frame: replication_pb2.Frame, *, first: bool) -> None:
         or len(frame.refusals) > MAX_PARTS
         or len(frame.content_requests) > MAX_CONTENT_REQUESTS
         or len(frame.content_replies) > MAX_CONTENT_REQUESTS
+        or len(frame.witnessed) > MAX_WITNESSED
+        or any(len(item.cosignatures) > MAX_COSIGNATURES for item in frame.witnessed)
     )
     if too_many or len(feeds) != len(frame.batches):
         raise InvalidInputError(Reason.FRAME_MALFORMED, "too many parts in a frame, or two batches of one feed")

@@ -22,3 +22,6 @@ class SimpulConfig(CommonConfig):
     advertise: Address = Field("localhost:7443", description="How members call that address")
     enrolment_listen: Address = Field("0.0.0.0:7444", description="Where invitations are redeemed and certificates renewed")
     enrolment_advertise: Address = Field("localhost:7444", description="How forums call that address; stands in invitations")
+    witness_interval_seconds: float = Field(
+        1, ge=0.1, le=3600, description="Pause between two checkpoints that are put to the members to confirm"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -77,6 +78,15 @@ class SimpulDaemon(Daemon[SimpulConfig]):
         self.addresses["enrolment"] = bind(server, self.config.enrolment_listen, credentials)
         self._servers.append(server)
         await server.start()
+        self._more_tasks.append(asyncio.create_task(self._propose(), name="propose"))
+
+    async def _propose(self) -> None:
+        """Put the own feed's newest checkpoint to the witnesses, not too often: a confirmation costs each of them two signatures."""
+        while True:
+            changed = self.node.next_change()
+            if not await self.node.witness.propose():
+                await changed.wait()
+            await asyncio.sleep(self.config.witness_interval_seconds)
 
     async def renew_certificate(self) -> None:
         """From the own authority."""

@@ -104,6 +104,11 @@ class TransparencyServicer(transparency_pb2_grpc.TransparencyServiceServicer):
     def __init__(self, transparency: Transparency) -> None:
         self._transparency = transparency
 
+    async def GetWitnessedCheckpoint(
+        self, request: transparency_pb2.GetWitnessedCheckpointRequest, context: Context
+    ) -> transparency_pb2.GetWitnessedCheckpointResponse:
+        return await self._transparency.witnessed(request.feed)
+
     async def GetCheckpoint(
         self, request: transparency_pb2.GetCheckpointRequest, context: Context
     ) -> transparency_pb2.GetCheckpointResponse:

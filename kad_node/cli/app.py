@@ -431,6 +431,8 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
     }
     observed = _(", {n} received by the simpul").format(n=me.observed_size) if me.observed_size else ""
     out.print(f"{me.size} {ngettext('entry', 'entries', me.size)}{observed}; {words.get(state.append_state, '')}")
+    if state.HasField("witnessing"):
+        out.print(show.witnessing_line(state.witnessing))
     if state.queued:
         out.print(f"[yellow]{state.queued}[/] {_('changes wait to be signed')}")
     for peer in state.peers:

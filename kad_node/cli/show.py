@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kad_node.cli.common import out
-from kad_node.messages import _, language
+from kad_node.messages import _, language, ngettext
 from kad_protocol import document, vocabulary
 from kad_protocol.v1 import content_pb2, directory_pb2, node_pb2, records_pb2
 
@@ -47,6 +47,25 @@ def state_of(record: records_pb2.Record) -> str:
     if record.state == records_pb2.RECORD_STATE_QUEUED:
         return _("waiting to be signed")
     return vocabulary.label("RecordState", record.state, language()).lower()
+
+
+def witnessing_line(state: node_pb2.Witnessing) -> str:
+    """How far the members confirm the simpul: "confirmed by 12 of 15 forums, 3 s ago"."""
+    if not state.size:
+        return _("[yellow]the simpul is not confirmed yet[/]: {q} of {m} forums are needed").format(q=state.quorum, m=state.members)
+    seconds = max(0, int(datetime.datetime.now(datetime.UTC).timestamp() - state.time.seconds))
+    line = _("[green]✓[/] the simpul is confirmed by {n} of {m} forums, {age} ago").format(
+        n=state.confirmed, m=state.members, age=_age(seconds)
+    )
+    behind = state.signed_size - state.size
+    return line + (ngettext("; {n} newer entry waits", "; {n} newer entries wait", behind).format(n=behind) if behind > 0 else "")
+
+
+def _age(seconds: int) -> str:
+    for length, unit in ((86400, _("d")), (3600, _("h")), (60, _("min"))):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} {_('s')}"
 
 
 def record_table(records: Sequence[records_pb2.Record]) -> None:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from kad_node.fence import FenceState
 from kad_node.service.directory import describe
+from kad_node.witness import simpul_of, witnessing
 from kad_protocol import feed as feeds
 from kad_protocol import merkle
 from kad_protocol.certificates import expiry
@@ -50,6 +51,7 @@ class Status:
         def read(tx: SqliteTransaction) -> node_pb2.GetStatusResponse:
             forums = [describe(tx, node.own, state.feed) for state in tx.feeds()]
             counts = tx.reason_counts()
+            simpul = simpul_of(tx, node.own)
             return node_pb2.GetStatusResponse(
                 self=next(forum for forum in forums if forum.self),
                 federation=node.own.federation,
@@ -61,6 +63,7 @@ class Status:
                 forums=forums,
                 problems=[node_pb2.ReasonCount(reason=reason, count=count) for reason, count in counts.items()],
                 home=str(node.home.path),
+                witnessing=witnessing(tx, simpul) if simpul is not None else None,
             )
 
         response = await node.store.read(read)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from kad_node.query import decode_page, encode_page
 from kad_node.service.directory import resolve_feed
+from kad_node.witness import simpul_of, witnessed_note
 from kad_protocol import feed as feeds
 from kad_protocol import merkle
-from kad_protocol.errors import OutOfRangeError, PreconditionError, Reason
+from kad_protocol.errors import NotFoundError, OutOfRangeError, PreconditionError, Reason
 from kad_protocol.v1 import replication_pb2, transparency_pb2
 
 if TYPE_CHECKING:
@@ -37,6 +38,19 @@ class Transparency:
         state = await self._node.store.read(lambda tx: self._state(tx, feed))
         keys = [line.vkey for line in feeds.keys_of(state).log_lines]
         return transparency_pb2.GetCheckpointResponse(checkpoint=state.checkpoint, verifier_keys=keys)
+
+    async def witnessed(self, feed: str) -> transparency_pb2.GetWitnessedCheckpointResponse:
+        """See ``TransparencyService.GetWitnessedCheckpoint``."""
+        own = self._node.own
+
+        def read(tx: SqliteTransaction) -> transparency_pb2.GetWitnessedCheckpointResponse:
+            simpul = resolve_feed(tx, own, feed) if feed else simpul_of(tx, own)
+            if simpul is None:
+                raise NotFoundError(Reason.FEED_NOT_FOUND, "this node belongs to no simpul", feed=feed)
+            note, policy = witnessed_note(tx, simpul)
+            return transparency_pb2.GetWitnessedCheckpointResponse(note=note, policy=policy)
+
+        return await self._node.store.read(read)
 
     async def inclusion(self, feed: str, index: int, size: int) -> transparency_pb2.GetInclusionProofResponse:
         """See ``TransparencyService.GetInclusionProof``."""

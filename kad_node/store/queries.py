@@ -216,6 +216,31 @@ class Queries:
         rows = self._connection.execute("SELECT f.origin, m.state FROM member m JOIN feed f ON f.id = m.feed ORDER BY f.origin")
         return [(FeedId.parse(origin), state) for origin, state in rows]
 
+    def witnesses(self, simpul: FeedId) -> list[FeedId]:
+        """Who may confirm what this simpul says: its active full members. Associates and newcomers that nobody admitted do not count."""
+        rows = self._connection.execute(
+            "SELECT f.origin FROM member m JOIN feed f ON f.id = m.feed JOIN feed s ON s.id = m.simpul"
+            " WHERE s.origin = ? AND m.state = ? AND m.category <> ? ORDER BY f.origin",
+            (simpul.origin, entry_pb2.MEMBERSHIP_STATE_ACTIVE, entry_pb2.MEMBER_CATEGORY_ASSOCIATE),
+        )
+        return [FeedId.parse(origin) for (origin,) in rows]
+
+    def witnessed(self, feed: FeedId) -> list[tuple[int, bytes]]:
+        """Sizes and notes of a simpul's checkpoints that were put to its witnesses and are kept here, largest first."""
+        rows = self._connection.execute(
+            "SELECT w.size, w.note FROM witnessed w JOIN feed f ON f.id = w.feed WHERE f.origin = ? ORDER BY w.size DESC", (feed.origin,)
+        )
+        return rows.fetchall()
+
+    def cosignatures(self, feed: FeedId, size: int) -> list[tuple[str, int, bytes]]:
+        """Witness, time (seconds since 1970) and lines of each verified cosignature under a checkpoint."""
+        rows = self._connection.execute(
+            "SELECT c.witness, c.time, c.lines FROM cosignature c JOIN feed f ON f.id = c.feed"
+            " WHERE f.origin = ? AND c.size = ? ORDER BY c.witness",
+            (feed.origin, size),
+        )
+        return rows.fetchall()
+
     def observed(self, observer: FeedId, feed: FeedId) -> int:
         """The largest size of ``feed`` that ``observer`` observed."""
         row = self._connection.execute(

@@ -166,6 +166,23 @@ class SqliteTransaction(Queries):
     def add_evidence(self, feed: FeedId, evidence: bytes) -> None:
         self._connection.execute("INSERT INTO evidence (feed, time, data) VALUES (?, ?, ?)", (self._id(feed), micros_now(), evidence))
 
+    def put_witnessed(self, feed: FeedId, size: int, note: bytes) -> None:
+        """Keep a checkpoint that is put to the witnesses."""
+        self._connection.execute("INSERT OR IGNORE INTO witnessed (feed, size, note) VALUES (?, ?, ?)", (self._id(feed), size, note))
+
+    def put_cosignature(self, feed: FeedId, size: int, witness: str, time: int, lines: bytes) -> bool:
+        """Keep a verified cosignature; False if that witness's is here already."""
+        cursor = self._connection.execute(
+            "INSERT OR IGNORE INTO cosignature (feed, size, witness, time, lines) VALUES (?, ?, ?, ?, ?)",
+            (self._id(feed), size, witness, time, lines),
+        )
+        return cursor.rowcount == 1
+
+    def forget_witnessed(self, feed: FeedId, below: int) -> None:
+        """Drop what a larger confirmed checkpoint has made needless."""
+        for table in ("witnessed", "cosignature"):
+            self._connection.execute(f"DELETE FROM {table} WHERE feed = ? AND size < ?", (self._id(feed), below))
+
     # What the log says.
 
     def unfolded(self) -> list[FeedId]:

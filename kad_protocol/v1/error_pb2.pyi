@@ -184,6 +184,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Something else listens on that address."""
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 78
     """The node is stopping."""
+    ERROR_REASON_NOT_WITNESSED: _ErrorReason.ValueType  # 79
+    """Too few members confirm the simpul's checkpoint so far."""
+    ERROR_REASON_NOT_A_WITNESS: _ErrorReason.ValueType  # 80
+    """A cosignature of somebody whose word does not count here, or under a checkpoint of somebody who is no simpul of this federation."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -346,4 +350,8 @@ ERROR_REASON_ADDRESS_IN_USE: ErrorReason.ValueType  # 77
 """Something else listens on that address."""
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 78
 """The node is stopping."""
+ERROR_REASON_NOT_WITNESSED: ErrorReason.ValueType  # 79
+"""Too few members confirm the simpul's checkpoint so far."""
+ERROR_REASON_NOT_A_WITNESS: ErrorReason.ValueType  # 80
+"""A cosignature of somebody whose word does not count here, or under a checkpoint of somebody who is no simpul of this federation."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

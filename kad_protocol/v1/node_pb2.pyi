@@ -110,6 +110,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     CERTIFICATE_EXPIRE_TIME_FIELD_NUMBER: builtins.int
     HOME_FIELD_NUMBER: builtins.int
     STORE_BYTES_FIELD_NUMBER: builtins.int
+    WITNESSING_FIELD_NUMBER: builtins.int
     federation: builtins.str
     """Federation that it belongs to."""
     mode: builtins.str
@@ -150,6 +151,10 @@ class GetStatusResponse(google.protobuf.message.Message):
     def certificate_expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the channel certificate ends; absent if there is none."""
 
+    @property
+    def witnessing(self) -> Global___Witnessing:
+        """How far the members confirm what the simpul's feed says. Absent where there is no simpul."""
+
     def __init__(
         self_,  # pyright: ignore[reportSelfClsParameterName]
         *,
@@ -167,11 +172,57 @@ class GetStatusResponse(google.protobuf.message.Message):
         certificate_expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         home: builtins.str = ...,
         store_bytes: builtins.int = ...,
+        witnessing: Global___Witnessing | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["certificate_expire_time", b"certificate_expire_time", "self", b"self", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_state", b"append_state", "certificate_expire_time", b"certificate_expire_time", "federation", b"federation", "forums", b"forums", "home", b"home", "listen_address", b"listen_address", "mode", b"mode", "peers", b"peers", "problems", b"problems", "queued", b"queued", "self", b"self", "start_time", b"start_time", "store_bytes", b"store_bytes", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["certificate_expire_time", b"certificate_expire_time", "self", b"self", "start_time", b"start_time", "witnessing", b"witnessing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_state", b"append_state", "certificate_expire_time", b"certificate_expire_time", "federation", b"federation", "forums", b"forums", "home", b"home", "listen_address", b"listen_address", "mode", b"mode", "peers", b"peers", "problems", b"problems", "queued", b"queued", "self", b"self", "start_time", b"start_time", "store_bytes", b"store_bytes", "version", b"version", "witnessing", b"witnessing"]) -> None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
+
+@typing.final
+class Witnessing(google.protobuf.message.Message):
+    """How far the members confirm a simpul's feed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    CONFIRMED_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
+    QUORUM_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    SIGNED_SIZE_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the simpul's feed."""
+    size: builtins.int
+    """Entries under the newest checkpoint that enough members confirm; 0 if there is none yet."""
+    confirmed: builtins.int
+    """Members whose cosignature under that checkpoint verified here."""
+    members: builtins.int
+    """Active members of the federation, the simpul not counted."""
+    quorum: builtins.int
+    """Confirmations that are enough."""
+    signed_size: builtins.int
+    """Entries of that feed that are here and signed by the simpul."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the last of those that were needed was given, by its witness's clock (UTC)."""
+
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+        size: builtins.int = ...,
+        confirmed: builtins.int = ...,
+        members: builtins.int = ...,
+        quorum: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        signed_size: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["confirmed", b"confirmed", "feed", b"feed", "members", b"members", "quorum", b"quorum", "signed_size", b"signed_size", "size", b"size", "time", b"time"]) -> None: ...
+
+Global___Witnessing: typing_extensions.TypeAlias = Witnessing
 
 @typing.final
 class Peer(google.protobuf.message.Message):

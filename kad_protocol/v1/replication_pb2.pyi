@@ -83,6 +83,7 @@ class Frame(google.protobuf.message.Message):
     CONTENT_REPLIES_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
+    WITNESSED_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> Global___Hello:
         """Only in the first frame of each side, and there always."""
@@ -119,6 +120,12 @@ class Frame(google.protobuf.message.Message):
     def goodbye(self) -> Global___Goodbye:
         """The sender is about to close the stream on purpose."""
 
+    @property
+    def witnessed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Witnessed]:
+        """Checkpoints of simpuls with what their witnesses confirmed. From the simpul itself, one asks the receiver to confirm it
+        too. At most 8 in a frame.
+        """
+
     def __init__(
         self,
         *,
@@ -131,9 +138,10 @@ class Frame(google.protobuf.message.Message):
         content_replies: collections.abc.Iterable[Global___ContentReply] | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        witnessed: collections.abc.Iterable[Global___Witnessed] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acks", b"acks", "batches", b"batches", "content_replies", b"content_replies", "content_requests", b"content_requests", "goodbye", b"goodbye", "heads", b"heads", "heartbeat", b"heartbeat", "hello", b"hello", "refusals", b"refusals"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acks", b"acks", "batches", b"batches", "content_replies", b"content_replies", "content_requests", b"content_requests", "goodbye", b"goodbye", "heads", b"heads", "heartbeat", b"heartbeat", "hello", b"hello", "refusals", b"refusals", "witnessed", b"witnessed"]) -> None: ...
 
 Global___Frame: typing_extensions.TypeAlias = Frame
 
@@ -354,6 +362,52 @@ class ContentReply(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["content", b"content", "feed", b"feed", "index", b"index"]) -> None: ...
 
 Global___ContentReply: typing_extensions.TypeAlias = ContentReply
+
+@typing.final
+class Witnessed(google.protobuf.message.Message):
+    """A checkpoint of a simpul, and the members that confirm it. Whoever relays it vouches for nothing: each line verifies by itself."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    COSIGNATURES_FIELD_NUMBER: builtins.int
+    checkpoint: builtins.bytes
+    """The signed note of the simpul (C2SP tlog-checkpoint) without the lines of witnesses, at most 16 KiB."""
+    @property
+    def cosignatures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Cosignature]:
+        """Who confirms it. At most 64 in a message; the sender says more of them in further ones."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: builtins.bytes = ...,
+        cosignatures: collections.abc.Iterable[Global___Cosignature] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "cosignatures", b"cosignatures"]) -> None: ...
+
+Global___Witnessed: typing_extensions.TypeAlias = Witnessed
+
+@typing.final
+class Cosignature(google.protobuf.message.Message):
+    """"I have the first `size` entries of this feed on my disk, and this is the largest such checkpoint that I have confirmed." """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WITNESS_FIELD_NUMBER: builtins.int
+    LINES_FIELD_NUMBER: builtins.int
+    witness: builtins.str
+    """Origin of the witness's own feed, which is the name of its witness keys."""
+    lines: builtins.bytes
+    """Its two signature lines (C2SP tlog-cosignature, Ed25519 and ML-DSA-44), each with its line feed. At most 4 KiB."""
+    def __init__(
+        self,
+        *,
+        witness: builtins.str = ...,
+        lines: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lines", b"lines", "witness", b"witness"]) -> None: ...
+
+Global___Cosignature: typing_extensions.TypeAlias = Cosignature
 
 @typing.final
 class Heartbeat(google.protobuf.message.Message):

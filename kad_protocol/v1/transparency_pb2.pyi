@@ -63,6 +63,48 @@ class GetCheckpointResponse(google.protobuf.message.Message):
 Global___GetCheckpointResponse: typing_extensions.TypeAlias = GetCheckpointResponse
 
 @typing.final
+class GetWitnessedCheckpointRequest(google.protobuf.message.Message):
+    """Asks for a witnessed checkpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the simpul's feed; empty for that of this federation."""
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["feed", b"feed"]) -> None: ...
+
+Global___GetWitnessedCheckpointRequest: typing_extensions.TypeAlias = GetWitnessedCheckpointRequest
+
+@typing.final
+class GetWitnessedCheckpointResponse(google.protobuf.message.Message):
+    """A witnessed checkpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    note: builtins.bytes
+    """Signed note with the lines of the simpul and of the witnesses: two each, of at most seven witnesses (16 lines in all)."""
+    policy: builtins.str
+    """A C2SP tlog-policy file: the log, the witnesses whose turn it is, and how many of them are enough. Believe the keys only as far as you
+    believe the server; each stands in the genesis of its owner's feed.
+    """
+    def __init__(
+        self,
+        *,
+        note: builtins.bytes = ...,
+        policy: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["note", b"note", "policy", b"policy"]) -> None: ...
+
+Global___GetWitnessedCheckpointResponse: typing_extensions.TypeAlias = GetWitnessedCheckpointResponse
+
+@typing.final
 class GetInclusionProofRequest(google.protobuf.message.Message):
     """Asks for an inclusion proof."""
 

@@ -40,6 +40,11 @@ class TransparencyServiceStub(object):
                 request_serializer=kad_dot_v1_dot_transparency__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=kad_dot_v1_dot_transparency__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.GetWitnessedCheckpoint = channel.unary_unary(
+                '/kad.v1.TransparencyService/GetWitnessedCheckpoint',
+                request_serializer=kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointResponse.FromString,
+                _registered_method=True)
         self.GetInclusionProof = channel.unary_unary(
                 '/kad.v1.TransparencyService/GetInclusionProof',
                 request_serializer=kad_dot_v1_dot_transparency__pb2.GetInclusionProofRequest.SerializeToString,
@@ -58,6 +63,14 @@ class TransparencyServiceServicer(object):
 
     def GetCheckpoint(self, request, context):
         """The newest checkpoint of a feed. Returns `NOT_FOUND` (FEED_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWitnessedCheckpoint(self, request, context):
+        """The newest checkpoint of the simpul that enough members confirm, as a note that any C2SP tool verifies, and the policy to verify it
+        with. Returns `FAILED_PRECONDITION` (NOT_WITNESSED) while too few confirm.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +97,11 @@ def add_TransparencyServiceServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=kad_dot_v1_dot_transparency__pb2.GetCheckpointRequest.FromString,
                     response_serializer=kad_dot_v1_dot_transparency__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'GetWitnessedCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWitnessedCheckpoint,
+                    request_deserializer=kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointResponse.SerializeToString,
             ),
             'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInclusionProof,
@@ -124,6 +142,33 @@ class TransparencyService(object):
             '/kad.v1.TransparencyService/GetCheckpoint',
             kad_dot_v1_dot_transparency__pb2.GetCheckpointRequest.SerializeToString,
             kad_dot_v1_dot_transparency__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWitnessedCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kad.v1.TransparencyService/GetWitnessedCheckpoint',
+            kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointRequest.SerializeToString,
+            kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,22 @@ _TransparencyServiceGetCheckpointType = typing_extensions.TypeVar(
     ],
 )
 
+_TransparencyServiceGetWitnessedCheckpointType = typing_extensions.TypeVar(
+    '_TransparencyServiceGetWitnessedCheckpointType',
+    grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
+        kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
+        kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
+        kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
+    ],
+)
+
 _TransparencyServiceGetInclusionProofType = typing_extensions.TypeVar(
     '_TransparencyServiceGetInclusionProofType',
     grpc.UnaryUnaryMultiCallable[
@@ -73,7 +89,7 @@ _TransparencyServiceGetConsistencyProofType = typing_extensions.TypeVar(
     ],
 )
 
-class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointType, _TransparencyServiceGetInclusionProofType, _TransparencyServiceGetConsistencyProofType]):
+class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointType, _TransparencyServiceGetWitnessedCheckpointType, _TransparencyServiceGetInclusionProofType, _TransparencyServiceGetConsistencyProofType]):
     """Checkpoints and proofs of every feed that is held here."""
 
     @typing.overload
@@ -81,6 +97,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
         grpc.UnaryUnaryMultiCallable[
             kad_protocol.v1.transparency_pb2.GetCheckpointRequest,
             kad_protocol.v1.transparency_pb2.GetCheckpointResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
+            kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             kad_protocol.v1.transparency_pb2.GetInclusionProofRequest,
@@ -99,6 +119,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
             kad_protocol.v1.transparency_pb2.GetCheckpointResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
+            kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             kad_protocol.v1.transparency_pb2.GetInclusionProofRequest,
             kad_protocol.v1.transparency_pb2.GetInclusionProofResponse,
         ],
@@ -111,6 +135,11 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
     GetCheckpoint: _TransparencyServiceGetCheckpointType
     """The newest checkpoint of a feed. Returns `NOT_FOUND` (FEED_NOT_FOUND)."""
 
+    GetWitnessedCheckpoint: _TransparencyServiceGetWitnessedCheckpointType
+    """The newest checkpoint of the simpul that enough members confirm, as a note that any C2SP tool verifies, and the policy to verify it
+    with. Returns `FAILED_PRECONDITION` (NOT_WITNESSED) while too few confirm.
+    """
+
     GetInclusionProof: _TransparencyServiceGetInclusionProofType
     """One entry and the proof that it stands at its index under a checkpoint. Returns `OUT_OF_RANGE` (AHEAD_OF_WRITER)."""
 
@@ -121,6 +150,10 @@ TransparencyServiceAsyncStub: typing_extensions.TypeAlias = TransparencyServiceS
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.transparency_pb2.GetCheckpointRequest,
         kad_protocol.v1.transparency_pb2.GetCheckpointResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
+        kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.transparency_pb2.GetInclusionProofRequest,
@@ -142,6 +175,16 @@ class TransparencyServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[kad_protocol.v1.transparency_pb2.GetCheckpointResponse, collections.abc.Awaitable[kad_protocol.v1.transparency_pb2.GetCheckpointResponse]]:
         """The newest checkpoint of a feed. Returns `NOT_FOUND` (FEED_NOT_FOUND)."""
+
+    @abc.abstractmethod
+    def GetWitnessedCheckpoint(
+        self,
+        request: kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse, collections.abc.Awaitable[kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse]]:
+        """The newest checkpoint of the simpul that enough members confirm, as a note that any C2SP tool verifies, and the policy to verify it
+        with. Returns `FAILED_PRECONDITION` (NOT_WITNESSED) while too few confirm.
+        """
 
     @abc.abstractmethod
     def GetInclusionProof(

@@ -67,12 +67,13 @@ class Author:
     feed: FeedId = FEED
     keys: MemberKeys = field(default_factory=MemberKeys.generate)
     signers: dict[LogKeys, LogSigner] = field(default_factory=dict)
+    role: entry_pb2.MemberRole.ValueType = entry_pb2.MEMBER_ROLE_FORUM
 
     def __post_init__(self) -> None:
         signer = self.keys.log_signer(self.feed.origin)
         self.signers[signer.public] = signer
         witness = self.keys.witness_signer(self.feed.origin).public
-        genesis = genesis_entry(self.feed, signer.public, witness, bytes(32), entry_pb2.MEMBER_ROLE_FORUM, 1_000_000)
+        genesis = genesis_entry(self.feed, signer.public, witness, bytes(32), self.role, 1_000_000)
         self.genesis = merkle.leaf_hash(genesis.SerializeToString())
         feeds.pin(self.log, self.feed, self.genesis)
         self.write([Draft(genesis)])
@@ -85,6 +86,14 @@ class Author:
         drafts = [draft(f"Judul {n}") for n in range(count)]
         for part in [[d] for d in drafts] if seal_each else [drafts]:
             self.write(part)
+
+    def admit(self, member: Author, state: int = entry_pb2.MEMBERSHIP_STATE_ACTIVE, category: int = entry_pb2.MEMBER_CATEGORY_FULL) -> None:
+        """A simpul says where a forum stands."""
+        entry = new_entry(1_500_000)
+        entry.previous_authority = self.log.feed(self.feed).authority_index
+        part = entry.membership
+        part.feed, part.genesis, part.state, part.category = member.feed.origin, member.genesis, state, category  # type: ignore[assignment]
+        self.write([Draft(entry)])
 
     def rotate(self) -> None:
         fresh = MemberKeys.generate().log_signer(self.feed.origin)

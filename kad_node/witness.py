@@ -1,0 +1,275 @@
+"""Confirming what the simpul says of itself: a node cosigns its checkpoints, and passes on who else did.
+
+One rule above all: the node first makes durable which checkpoint it confirms, and only then lets the cosignature leave. It confirms
+only what lies on its own disk (the mirror rule), never less than before, and never two roots for one size. So whoever collects a quorum
+of such lines knows that this many members hold the same history.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time as clock
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kad_node.fence import FenceState
+from kad_protocol import feed as feeds
+from kad_protocol import merkle
+from kad_protocol.errors import KadError, PreconditionError, Reason, VerificationError
+from kad_protocol.names import FeedId
+from kad_protocol.note import Checkpoint, cosign
+from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
+from kad_protocol.witness import committee, is_confirmed, policy_file, quorum, read_cosignature, with_cosignatures, witness_keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from kad_node.fence import Fence
+    from kad_node.store.sqlite import SqliteStore
+    from kad_node.store.transaction import SqliteTransaction
+    from kad_protocol.note import LogSigner
+
+__all__ = ["Confirmed", "Witness", "confirmed_checkpoint", "simpul_of", "witnessed_note", "witnessing"]
+
+log = logging.getLogger(__name__)
+
+_KIND = "witness"
+_MAX_CHECKPOINT_BYTES = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A checkpoint that enough members confirm."""
+
+    checkpoint: Checkpoint
+    #: The simpul's signed note.
+    note: bytes
+    #: When each member confirmed it (seconds since 1970).
+    times: dict[FeedId, int]
+    lines: dict[FeedId, bytes]
+
+
+def simpul_of(tx: SqliteTransaction, own: FeedId) -> FeedId | None:
+    """The feed of the federation's simpul, if there is one; its newest epoch."""
+    found = [state.feed for state in tx.feeds() if state.role == entry_pb2.MEMBER_ROLE_SIMPUL and state.feed.federation == own.federation]
+    return max(found, key=lambda feed: feed.epoch, default=None)
+
+
+def confirmed_checkpoint(tx: SqliteTransaction, simpul: FeedId) -> Confirmed | None:
+    """The largest checkpoint of a simpul that is confirmed by a quorum, as far as this node has seen."""
+    everybody = tx.witnesses(simpul)
+    for size, note in tx.witnessed(simpul):
+        found = _cosignatures(tx, simpul, size)
+        times = {witness: time for witness, (time, _) in found.items() if witness in everybody}
+        if is_confirmed(everybody, times):
+            root = merkle.root_at(tx.tiles(simpul), size)
+            return Confirmed(Checkpoint(simpul.origin, size, root), note, times, {witness: found[witness][1] for witness in times})
+    return None
+
+
+def witnessed_note(tx: SqliteTransaction, simpul: FeedId) -> tuple[bytes, str]:
+    """The newest confirmed checkpoint as one note, and the policy to verify it with; the lines are of those whose turn it was.
+
+    Raises:
+        PreconditionError: ``NOT_WITNESSED``.
+    """
+    confirmed = confirmed_checkpoint(tx, simpul)
+    state = tx.feed(simpul)
+    if confirmed is None or state is None:
+        raise PreconditionError(Reason.NOT_WITNESSED, f"too few members confirm {simpul} so far", feed=simpul)
+    everybody = tx.witnesses(simpul)
+    turn = committee(everybody, max(confirmed.times.values()))
+    note = with_cosignatures(confirmed.note, [confirmed.lines[witness] for witness in turn if witness in confirmed.lines])
+    return note, policy_file(feeds.keys_of(state), [witness_keys_of(tx, witness) for witness in turn], quorum(len(turn)))
+
+
+def _cosignatures(tx: SqliteTransaction, simpul: FeedId, size: int) -> dict[FeedId, tuple[int, bytes]]:
+    return {FeedId.parse(witness): (time, lines) for witness, time, lines in tx.cosignatures(simpul, size)}
+
+
+def witnessing(tx: SqliteTransaction, simpul: FeedId) -> node_pb2.Witnessing:
+    """How far the members confirm a simpul, for people."""
+    everybody = tx.witnesses(simpul)
+    state = tx.feed(simpul)
+    result = node_pb2.Witnessing(
+        feed=simpul.origin,
+        members=len(everybody),
+        quorum=quorum(min(len(everybody), len(committee(everybody, 0)))),
+        signed_size=state.signed_size if state is not None else 0,
+    )
+    if (confirmed := confirmed_checkpoint(tx, simpul)) is not None:
+        result.size, result.confirmed = confirmed.checkpoint.size, len(confirmed.times)
+        # Confirmed it was when the last of those that were needed had spoken; who came later adds to it.
+        needed = sorted(time for witness, time in confirmed.times.items() if witness in committee(everybody, time))[: result.quorum]
+        result.time.seconds = needed[-1]
+    return result
+
+
+class Witness:
+    """One member's part in confirming its simpul.
+
+    Args:
+        store: where the feeds lie.
+        own: this member's feed.
+        signer: this member's witness keys.
+        fence: nothing is confirmed while this home may be an old copy.
+        changed: called on the event loop when there is something new to pass on.
+    """
+
+    def __init__(self, store: SqliteStore, own: FeedId, signer: LogSigner, fence: Fence, changed: Callable[[], None]) -> None:
+        self._store = store
+        self._own = own
+        self._signer = signer
+        self._fence = fence
+        self._changed = changed
+        #: A checkpoint that we do not hold yet, to be looked at again when the feed has grown.
+        self._waiting: dict[FeedId, tuple[FeedId, replication_pb2.Witnessed]] = {}
+        #: Grows when there is something new to pass on.
+        self.version = 0
+
+    def _announce(self) -> None:
+        self.version += 1
+        self._changed()
+
+    async def shown(self) -> list[replication_pb2.Witnessed]:
+        """What this node passes on: of each simpul its newest checkpoints, with everybody's lines."""
+
+        def read(tx: SqliteTransaction) -> list[replication_pb2.Witnessed]:
+            simpuls = [state.feed for state in tx.feeds() if state.role == entry_pb2.MEMBER_ROLE_SIMPUL]
+            return [
+                replication_pb2.Witnessed(
+                    checkpoint=note,
+                    cosignatures=[
+                        replication_pb2.Cosignature(witness=witness, lines=lines) for witness, _, lines in tx.cosignatures(simpul, size)
+                    ],
+                )
+                for simpul in simpuls
+                for size, note in tx.witnessed(simpul)[:2]
+            ]
+
+        return await self._store.read(read)
+
+    async def propose(self) -> bool:
+        """Put one's own newest checkpoint to the witnesses: the simpul's part. False if there is nothing new."""
+
+        def put(tx: SqliteTransaction) -> bool:
+            state = tx.feed(self._own)
+            newest = tx.witnessed(self._own)
+            if state is None or not state.signed_size or (newest and newest[0][0] >= state.signed_size):
+                return False
+            tx.put_witnessed(self._own, state.signed_size, state.checkpoint)
+            _forget_old(tx, self._own)
+            return True
+
+        if not await self._store.write(put):
+            return False
+        self._announce()
+        return True
+
+    async def take(self, peer: FeedId, items: Sequence[replication_pb2.Witnessed]) -> list[tuple[FeedId, KadError]]:
+        """Look at what a peer says was confirmed; keep what verifies, confirm what we hold. Returns what was refused, by feed."""
+        refused: list[tuple[FeedId, KadError]] = []
+        new = False
+        for item in items:
+            if len(item.checkpoint) > _MAX_CHECKPOINT_BYTES:
+                refused.append((peer, VerificationError(Reason.NOTE_MALFORMED, "a checkpoint that is too long", peer=peer.forum)))
+                continue
+            feed = peer
+            try:
+                feed = FeedId.parse(item.checkpoint.partition(b"\n")[0].decode(errors="replace"))
+                wanted, faults = await self._store.write(lambda tx, f=feed, i=item: self._take(tx, f, i))  # type: ignore[misc]
+            except KadError as error:
+                refused.append((feed, error))
+                continue
+            refused.extend((feed, fault) for fault in faults)
+            if wanted is None:
+                self._waiting[feed] = (peer, item)
+            else:
+                new = new or wanted
+        if new:
+            self._announce()
+        return refused
+
+    async def grown(self) -> list[tuple[FeedId, KadError]]:
+        """A feed has grown: look again at what we did not hold when it was put to us."""
+        refused: list[tuple[FeedId, KadError]] = []
+        for feed, (peer, item) in list(self._waiting.items()):
+            del self._waiting[feed]
+            refused.extend(await self.take(peer, [item]))
+        return refused
+
+    def is_waiting_for(self, grown: Iterable[FeedId]) -> bool:
+        """Is there a checkpoint to look at again, now that these feeds have grown?"""
+        return any(feed in self._waiting for feed in grown)
+
+    def _take(self, tx: SqliteTransaction, feed: FeedId, item: replication_pb2.Witnessed) -> tuple[bool | None, list[KadError]]:
+        """Whether there was anything new, None if the checkpoint lies beyond what is here; and cosignatures that were refused."""
+        state = tx.feed(feed)
+        if state is None or state.role != entry_pb2.MEMBER_ROLE_SIMPUL:
+            raise VerificationError(Reason.NOT_A_WITNESS, f"{feed} is not the feed of a simpul that is known here", feed=feed)
+        # Both signatures of the simpul, and against our copy: this is where two faces show.
+        checkpoint = feeds.check_head(tx, feed, item.checkpoint)
+        if checkpoint is None:
+            raise VerificationError(Reason.SIGNATURE_INVALID, f"a checkpoint that {feed} has not signed", feed=feed)
+        if checkpoint.size > state.size or not checkpoint.size:
+            return None, []
+        kept = tx.witnessed(feed)
+        if kept and checkpoint.size < kept[-1][0]:
+            return False, []
+        tx.put_witnessed(feed, checkpoint.size, item.checkpoint)
+        new = all(size != checkpoint.size for size, _ in kept)
+        faults: list[KadError] = []
+        everybody = frozenset(tx.witnesses(feed))
+        known = {witness for witness, _, _ in tx.cosignatures(feed, checkpoint.size)}
+        for cosignature in item.cosignatures:
+            if cosignature.witness in known:
+                continue
+            try:
+                new = _keep(tx, everybody, checkpoint, cosignature) or new
+            except KadError as error:
+                faults.append(error)
+        try:
+            new = self._confirm(tx, everybody, checkpoint) or new
+        except KadError as error:
+            faults.append(error)
+        _forget_old(tx, feed)
+        return new, faults
+
+    def _confirm(self, tx: SqliteTransaction, everybody: frozenset[FeedId], checkpoint: Checkpoint) -> bool:
+        """Cosign, if we are a witness and may. The caller has compared the checkpoint with what lies here."""
+        feed = FeedId.parse(checkpoint.origin)
+        if self._own not in everybody or self._fence.state is not FenceState.OPEN or tx.feed(feed).quarantine:  # type: ignore[union-attr]
+            return False
+        last = json.loads(tx.local(_KIND, feed.origin) or b'{"size": 0, "root": ""}')
+        if checkpoint.size < last["size"] or (checkpoint.size == last["size"] and checkpoint.root.hex() != last["root"]):
+            return False
+        if last["size"] > 0 and merkle.root_at(tx.tiles(feed), last["size"]).hex() != last["root"]:
+            raise PreconditionError(Reason.FORKED, f"{feed} is not what this node confirmed before", feed=feed, size=last["size"])
+        if witness_keys_of(tx, self._own) != self._signer.public:
+            raise PreconditionError(Reason.KEY_ROTATION_INVALID, "the witness key in this home is not the one that this feed names")
+        now = int(clock.time())
+        lines = "".join(str(line) for line in cosign(checkpoint, self._signer, now)).encode()
+        tx.put_local(_KIND, feed.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())
+        return tx.put_cosignature(feed, checkpoint.size, self._own.origin, now, lines)
+
+
+def _keep(tx: SqliteTransaction, everybody: frozenset[FeedId], checkpoint: Checkpoint, given: replication_pb2.Cosignature) -> bool:
+    witness = FeedId.parse(given.witness)
+    if witness not in everybody:
+        raise VerificationError(Reason.NOT_A_WITNESS, f"{witness} is not a full member of this federation", witness=witness)
+    found = read_cosignature(checkpoint.text, given.lines, witness_keys_of(tx, witness))
+    return tx.put_cosignature(FeedId.parse(checkpoint.origin), checkpoint.size, witness.origin, found.time, given.lines)
+
+
+def _forget_old(tx: SqliteTransaction, feed: FeedId) -> None:
+    """Keep the largest confirmed checkpoint and what is larger, at most four in all."""
+    confirmed = confirmed_checkpoint(tx, feed)
+    sizes = [size for size, _ in tx.witnessed(feed)]
+    if confirmed is not None:
+        tx.forget_witnessed(feed, confirmed.checkpoint.size)
+    elif len(sizes) > _MOST_KEPT:
+        tx.forget_witnessed(feed, sizes[_MOST_KEPT - 1])
+
+
+_MOST_KEPT = 4

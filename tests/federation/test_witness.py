@@ -1,0 +1,97 @@
+"""Members confirm what the simpul says of itself, over real channels."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+
+from kad_protocol import note
+from kad_protocol.errors import Reason
+from kad_protocol.names import FeedId
+from kad_protocol.status import from_rpc_error
+from kad_protocol.v1 import node_pb2, transparency_pb2
+from tests.federation.harness import PRACTICE, Federation, Member, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.federation
+
+
+async def witnessing(member: Member) -> node_pb2.Witnessing:
+    async with member.client() as kad:
+        return (await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=20)).witnessing
+
+
+async def all_confirmed(member: Member, members: int) -> node_pb2.Witnessing | None:
+    """When every entry of the simpul is confirmed by so many."""
+    found = await witnessing(member)
+    return found if found.confirmed == found.members == members and found.size == found.signed_size else None
+
+
+async def test_members_confirm_the_simpul_and_everybody_can_see_it(federation: Federation) -> None:
+    async with federation.simpul.client() as kad:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await kad.transparency.GetWitnessedCheckpoint(transparency_pb2.GetWitnessedCheckpointRequest(), timeout=20)
+        assert from_rpc_error(caught.value).reason is Reason.NOT_WITNESSED
+    nodes = [await federation.join(forum) for forum in ("kartamantul", "javapromo", "barlingmascakeb")]
+    nodes[0].run("publish", "-", stdin=json.dumps(PRACTICE))
+    for member in (*nodes, federation.simpul):
+        await until(lambda m=member: all_confirmed(m, 3), f"{member.name} sees that all confirm")
+    assert "confirmed by 3 of 3 forums" in nodes[1].run("status")
+    assert "confirmed by 3 of 3 forums" in federation.simpul.run("status")
+
+    # What anybody can check with the policy that comes with it, here by hand: quorum of three of the three named.
+    async with nodes[2].client() as kad:
+        shown = await kad.transparency.GetWitnessedCheckpoint(transparency_pb2.GetWitnessedCheckpointRequest(), timeout=20)
+    words = [line.split() for line in shown.policy.splitlines()]
+    assert [line[0] for line in words] == ["log", "witness", "witness", "witness", "group", "quorum"]
+    assert words[4] == ["group", "committee", "3", "w1", "w2", "w3"]
+    signed = {(line.name, line.key_id) for line in note.Note.parse(shown.note).signatures}
+    keys = [note.VerifierKey.parse(line[-1]) for line in words[:4]]
+    assert {(key.name, key.key_id) for key in keys} <= signed
+    assert keys[0].name == FeedId("simpul-uji.kad.internal", "simpul-uji").origin
+    path = federation.folder / "note"
+    path.write_bytes(shown.note)
+    verified = verify(path, *(key.vkey for key in keys))
+    assert verified["size"] == (await witnessing(nodes[2])).size
+
+
+def verify(path: Path, *keys: str) -> Any:
+    """``kad verify``, as its own process."""
+    options = [part for key in keys for part in ("--key", key)]
+    code = "from kad_simpul.cli.kad import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "verify", str(path), "--json", *options], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+async def test_a_member_that_is_away_holds_nothing_up_and_confirms_when_it_comes_back(federation: Federation) -> None:
+    nodes = [await federation.join(forum) for forum in ("forum-a", "forum-b", "forum-c", "forum-d")]
+    await until(lambda: all_confirmed(nodes[0], 4), "all four confirm")
+    await nodes[3].stop()
+    nodes[0].run("publish", "-", stdin=json.dumps(PRACTICE))
+
+    async def three() -> bool:
+        found = await witnessing(nodes[1])
+        return found.confirmed == 3 and found.size == found.signed_size
+
+    # Three of four are enough.
+    await until(three, "three confirm")
+    await nodes[2].stop()
+    before = (await witnessing(nodes[1])).size
+    nodes[0].run("publish", "-", stdin=json.dumps(PRACTICE))
+
+    async def behind() -> bool:
+        found = await witnessing(nodes[1])
+        return found.signed_size > found.size
+
+    await until(behind, "two of four are too few")
+    assert (await witnessing(nodes[1])).size == before
+    await nodes[2].start()
+    await nodes[3].start()
+    await until(lambda: all_confirmed(nodes[1], 4), "all four confirm again")
