@@ -19,8 +19,9 @@ from kad_protocol import merkle
 from kad_protocol.errors import KadError, PreconditionError, Reason, VerificationError
 from kad_protocol.names import FeedId
 from kad_protocol.note import Checkpoint, cosign
+from kad_protocol.tlog_policy import policy_file
 from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
-from kad_protocol.witness import committee, is_confirmed, policy_file, quorum, read_cosignature, with_cosignatures, witness_keys_of
+from kad_protocol.witness import committee, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

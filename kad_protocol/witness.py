@@ -29,7 +29,6 @@ __all__ = [
     "COMMITTEE_SIZE",
     "committee",
     "is_confirmed",
-    "policy_file",
     "quorum",
     "read_cosignature",
     "with_cosignatures",
@@ -108,20 +107,3 @@ def read_cosignature(text: str, lines: bytes, keys: LogKeys) -> Cosignature:
 def with_cosignatures(checkpoint: bytes, lines: Iterable[bytes]) -> bytes:
     """A signed checkpoint with lines of witnesses added, read strictly once more."""
     return Note.parse(checkpoint + b"".join(lines)).to_bytes()
-
-
-def policy_file(log: LogKeys, witnesses: Sequence[LogKeys], needed: int) -> str:
-    """How a stranger verifies the notes of a simpul: a file for C2SP tlog-policy. It names Ed25519 keys, which all tools read.
-
-    Args:
-        log: keys of the simpul's feed.
-        witnesses: witness keys of those whose turn it is.
-        needed: how many of them are enough.
-    """
-    names = [f"w{number}" for number in range(1, len(witnesses) + 1)]
-    lines = [f"log {log.log_lines[0].vkey}"]
-    lines += [f"witness {name} {keys.witness_lines[0].vkey}" for name, keys in zip(names, witnesses, strict=True)]
-    if names:
-        lines.append(f"group committee {needed} {' '.join(names)}")
-    lines.append(f"quorum {'committee' if names else 'none'}")
-    return "\n".join(lines) + "\n"

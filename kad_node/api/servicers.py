@@ -109,6 +109,11 @@ class TransparencyServicer(transparency_pb2_grpc.TransparencyServiceServicer):
     ) -> transparency_pb2.GetWitnessedCheckpointResponse:
         return await self._transparency.witnessed(request.feed)
 
+    async def GetRecordProof(
+        self, request: transparency_pb2.GetRecordProofRequest, context: Context
+    ) -> transparency_pb2.GetRecordProofResponse:
+        return transparency_pb2.GetRecordProofResponse(proof=await self._transparency.record_proof(request.name, request.version))
+
     async def GetCheckpoint(
         self, request: transparency_pb2.GetCheckpointRequest, context: Context
     ) -> transparency_pb2.GetCheckpointResponse:

@@ -23,7 +23,7 @@ from kad_node.messages import _, language, ngettext
 from kad_node.tokens import Role
 from kad_protocol import document, vocabulary
 from kad_protocol.errors import InvalidInputError, Reason
-from kad_protocol.v1 import directory_pb2, node_pb2, records_pb2
+from kad_protocol.v1 import directory_pb2, node_pb2, records_pb2, transparency_pb2
 
 __all__ = ["app"]
 
@@ -440,6 +440,36 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
     show.forum_table(state.forums)
     for count in state.problems:
         out.print(f"[yellow]{count.reason}[/]: {count.count}")
+
+
+@_command(
+    "proof",
+    _("Write a proof of a record that anybody can check offline, with `kad verify` or any C2SP tool."),
+    "kad-node proof forums/kartamantul/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B > praktik.tlog-proof",
+    "kad verify praktik.tlog-proof --policy jejaring.policy",
+)
+@click.argument("name")
+@click.option("--version", type=click.IntRange(1, (1 << 31) - 1), help=_("A version; default: the newest."))
+@run
+async def proof(context: Context, name: str, version: int | None) -> None:
+    """``kad-node proof``."""
+    async with context.client() as kad:
+        request = transparency_pb2.GetRecordProofRequest(name=name, version=version or 0)
+        response = await kad.transparency.GetRecordProof(request, timeout=_TIMEOUT)
+    click.echo(response.proof, nl=False)
+
+
+@_command(
+    "policy",
+    _("Write whom a stranger should believe about this federation: a C2SP tlog-policy with the keys of simpul and witnesses."),
+    "kad-node policy > jejaring.policy",
+)
+@run
+async def policy(context: Context) -> None:
+    """``kad-node policy``."""
+    async with context.client() as kad:
+        response = await kad.transparency.GetWitnessedCheckpoint(transparency_pb2.GetWitnessedCheckpointRequest(), timeout=_TIMEOUT)
+    click.echo(response.policy, nl=False)
 
 
 @_command("doctor", _("Examine this home and say what to mend."), "kad-node doctor", "kad-node doctor --deep")

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.markup import escape
 
 from kad_node.bundle import MAGIC, read_frames
+from kad_node.cli import show
 from kad_node.cli.common import out, print_json
 from kad_node.messages import _
 from kad_node.store.memory import MemoryLog
 from kad_protocol import evidence, feed, merkle, note
 from kad_protocol.errors import InvalidInputError, Reason, VerificationError
 from kad_protocol.names import FeedId
+from kad_protocol.proof import HEADER, verify_record
+from kad_protocol.tlog_policy import Policy, check_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +34,14 @@ class _Found:
     lines: list[str] = field(default_factory=list)
 
 
-def verify(path: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
+def verify(path: Path, keys: tuple[str, ...], policy: str | None, *, as_json: bool) -> None:
     """Check a file and say what it proves.
+
+    Args:
+        path: the file.
+        keys: for a checkpoint, keys that must have signed it.
+        policy: for a proof or a checkpoint, the text of a C2SP tlog-policy: whom to believe.
+        as_json: print JSON.
 
     Raises:
         KadError: it proves nothing; the error says why.
@@ -45,7 +52,12 @@ def verify(path: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
             found = _bundle(file)
         else:
             data = head + file.read(evidence.MAX_EVIDENCE_BYTES)
-            found = _evidence(data) if data.lstrip().startswith(b"{") else _checkpoint(data, keys)
+            if data.startswith(HEADER.encode()):
+                found = _record(data, policy)
+            elif data.lstrip().startswith(b"{"):
+                found = _evidence(data)
+            else:
+                found = _checkpoint(data, keys, policy)
     if as_json:
         print_json({"kind": found.kind, "verified": True, **found.facts})
         return
@@ -96,36 +108,63 @@ def _evidence(data: bytes) -> _Found:
     return _Found("fork", facts, lines)
 
 
-def _checkpoint(data: bytes, keys: tuple[str, ...]) -> _Found:
+def _record(data: bytes, policy: str | None) -> _Found:
+    proved = verify_record(data, Policy.parse(policy) if policy is not None else None)
+    observed = Timestamp()
+    observed.FromMicroseconds(proved.observed)
+    facts = {
+        "name": str(proved.name),
+        "title": proved.content.title if proved.content is not None else None,
+        "author": proved.author.origin,
+        "genesis": proved.genesis.hex(),
+        "version": proved.version,
+        "newest_version": proved.newest,
+        "retracted": proved.retracted,
+        "first_observed": observed.ToJsonString(),
+        "simpul": proved.simpul.origin,
+        "size": proved.checkpoint.size,
+        "root": proved.checkpoint.root.hex(),
+        "witnesses": sorted(proved.witnesses),
+        "policy_from_file": proved.own_policy,
+    }
+    title = f" “{proved.content.title}”" if proved.content is not None else ""
+    lines = [
+        _("[green]✓[/] {name}{title}, version {version}").format(name=proved.name, title=escape(title), version=proved.version),
+        _("    written by {author}, genesis {hash}").format(author=escape(proved.author.origin), hash=proved.genesis.hex()),
+        _("    first observed by {simpul} at entry {index}, {time}").format(
+            simpul=escape(proved.simpul.origin), index=proved.observed_index, time=show.moment(observed)
+        ),
+        _("    confirmed by {n} forums: {names}").format(
+            n=len(proved.witnesses), names=", ".join(escape(name.split("/")[-2]) for name in sorted(proved.witnesses))
+        ),
+    ]
+    if proved.retracted:
+        lines.append(_("[yellow]    withdrawn by its author since[/]"))
+    elif proved.newest > proved.version:
+        lines.append(_("[yellow]    revised since: version {n}[/]").format(n=proved.newest))
+    else:
+        lines.append(_("    not revised or withdrawn in the first {n} entries of its author").format(n=proved.feed_size))
+    if proved.own_policy:
+        lines.append(_("[yellow]    The keys are those that the file names; give --policy with a policy from somebody you trust.[/]"))
+    return _Found("record", facts, lines)
+
+
+def _checkpoint(data: bytes, keys: tuple[str, ...], policy: str | None) -> _Found:
     parsed = note.Note.parse(data)
     checkpoint = note.Checkpoint.parse(parsed.text)
-    if not keys:
-        raise InvalidInputError(Reason.INVALID_FIELD, "a checkpoint needs --key: whose signature do you expect?", field="key")
+    if not keys and policy is None:
+        raise InvalidInputError(Reason.INVALID_FIELD, "a checkpoint needs --key or --policy: whose signature do you expect?", field="key")
+    if policy is not None:
+        Policy.parse(policy).check(data)
     for text in keys:
         key = note.VerifierKey.parse(text)
         lines = [line for line in parsed.signatures if (line.name, line.key_id) == (key.name, key.key_id)]
         if not lines:
             raise VerificationError(Reason.SIGNATURE_MISSING, f"{key.name} has not signed with this key")
         for line in lines:
-            _check_line(key, line, parsed.text, checkpoint)
+            check_line(key, line, checkpoint)
     facts = {"origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex(), "keys": len(keys)}
     text = _("[green]✓[/] {origin}: {n} entries, root {root}").format(
         origin=escape(checkpoint.origin), n=checkpoint.size, root=checkpoint.root.hex()
     )
     return _Found("checkpoint", facts, [text])
-
-
-def _check_line(key: note.VerifierKey, line: note.SignatureLine, text: str, checkpoint: note.Checkpoint) -> None:
-    time = int.from_bytes(line.payload[:8], "big")
-    try:
-        match key.type:
-            case note.SignatureType.ED25519:
-                Ed25519PublicKey.from_public_bytes(key.public_key).verify(line.payload, text.encode())
-            case note.SignatureType.ED25519_COSIGNATURE:
-                message = f"cosignature/v1\ntime {time}\n{text}".encode()
-                Ed25519PublicKey.from_public_bytes(key.public_key).verify(line.payload[8:], message)
-            case _:
-                message = note.subtree_message(key.name, time, checkpoint.origin, 0, checkpoint.size, checkpoint.root)
-                MLDSA44PublicKey.from_public_bytes(key.public_key).verify(line.payload[8:], message)
-    except (InvalidSignature, ValueError) as error:
-        raise VerificationError(Reason.SIGNATURE_INVALID, f"the signature of {key.name} is wrong") from error

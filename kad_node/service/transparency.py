@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kad_node.query import decode_page, encode_page
 from kad_node.service.directory import resolve_feed
+from kad_node.service.proofs import record_proof
 from kad_node.witness import simpul_of, witnessed_note
 from kad_protocol import feed as feeds
 from kad_protocol import merkle
@@ -51,6 +52,10 @@ class Transparency:
             return transparency_pb2.GetWitnessedCheckpointResponse(note=note, policy=policy)
 
         return await self._node.store.read(read)
+
+    async def record_proof(self, name: str, version: int) -> bytes:
+        """See ``TransparencyService.GetRecordProof``."""
+        return await self._node.store.read(lambda tx: record_proof(tx, self._node.own, name, version))
 
     async def inclusion(self, feed: str, index: int, size: int) -> transparency_pb2.GetInclusionProofResponse:
         """See ``TransparencyService.GetInclusionProof``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kad_protocol.errors import Reason
+from kad_protocol.errors import NotFoundError, Reason
 from kad_protocol.fold import Problem
 from kad_protocol.names import FeedId
 from kad_protocol.v1 import entry_pb2, records_pb2
@@ -240,6 +240,28 @@ class Queries:
             (feed.origin, size),
         )
         return rows.fetchall()
+
+    def observations_around(self, observer: FeedId, feed: FeedId, index: int, before: int) -> tuple[int, int] | None:
+        """Where in its feed the observer first covered entry ``index`` of ``feed``, and last observed that feed; both before ``before``."""
+        row = self._connection.execute(
+            "SELECT MIN(o.idx), MAX(o.idx) FROM observation o JOIN feed f ON f.id = o.feed JOIN feed s ON s.id = o.observer"
+            " WHERE f.origin = ? AND s.origin = ? AND o.size > ? AND o.idx < ?",
+            (feed.origin, observer.origin, index, before),
+        ).fetchone()
+        return None if row[0] is None else (int(row[0]), int(row[1]))
+
+    def membership_index(self, feed: FeedId) -> int:
+        """Where in the simpul's feed the newest word about a member stands.
+
+        Raises:
+            NotFoundError: ``NOT_A_MEMBER``.
+        """
+        row = self._connection.execute(
+            "SELECT m.idx FROM member m JOIN feed f ON f.id = m.feed WHERE f.origin = ?", (feed.origin,)
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(Reason.NOT_A_MEMBER, f"the simpul has not spoken of {feed}", feed=feed)
+        return int(row[0])
 
     def observed(self, observer: FeedId, feed: FeedId) -> int:
         """The largest size of ``feed`` that ``observer`` observed."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kad_protocol.v1.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kad/v1/transparency.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\"0\n\x14GetCheckpointRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\"B\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x15\n\rverifier_keys\x18\x02 \x03(\t\"7\n\x1dGetWitnessedCheckpointRequest\x12\x16\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\">\n\x1eGetWitnessedCheckpointResponse\x12\x0c\n\x04note\x18\x01 \x01(\x0c\x12\x0e\n\x06policy\x18\x02 \x01(\t\"Q\n\x18GetInclusionProofRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"j\n\x19GetInclusionProofResponse\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"c\n\x1aGetConsistencyProofRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x19\n\x08old_size\x18\x02 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x10\n\x08new_size\x18\x03 \x01(\x04\"w\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x10\n\x08old_root\x18\x02 \x01(\x0c\x12\x10\n\x08new_size\x18\x03 \x01(\x04\x12\x10\n\x08new_root\x18\x04 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\x32\x86\x03\n\x13TransparencyService\x12L\n\rGetCheckpoint\x12\x1c.kad.v1.GetCheckpointRequest\x1a\x1d.kad.v1.GetCheckpointResponse\x12g\n\x16GetWitnessedCheckpoint\x12%.kad.v1.GetWitnessedCheckpointRequest\x1a&.kad.v1.GetWitnessedCheckpointResponse\x12X\n\x11GetInclusionProof\x12 .kad.v1.GetInclusionProofRequest\x1a!.kad.v1.GetInclusionProofResponse\x12^\n\x13GetConsistencyProof\x12\".kad.v1.GetConsistencyProofRequest\x1a#.kad.v1.GetConsistencyProofResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kad/v1/transparency.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\"0\n\x14GetCheckpointRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\"B\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x15\n\rverifier_keys\x18\x02 \x03(\t\"7\n\x1dGetWitnessedCheckpointRequest\x12\x16\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\">\n\x1eGetWitnessedCheckpointResponse\x12\x0c\n\x04note\x18\x01 \x01(\x0c\x12\x0e\n\x06policy\x18\x02 \x01(\t\"B\n\x15GetRecordProofRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x0f\n\x07version\x18\x02 \x01(\r\"\'\n\x16GetRecordProofResponse\x12\r\n\x05proof\x18\x01 \x01(\x0c\"Q\n\x18GetInclusionProofRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"j\n\x19GetInclusionProofResponse\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"c\n\x1aGetConsistencyProofRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x19\n\x08old_size\x18\x02 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x10\n\x08new_size\x18\x03 \x01(\x04\"w\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x10\n\x08old_root\x18\x02 \x01(\x0c\x12\x10\n\x08new_size\x18\x03 \x01(\x04\x12\x10\n\x08new_root\x18\x04 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\x32\xd7\x03\n\x13TransparencyService\x12L\n\rGetCheckpoint\x12\x1c.kad.v1.GetCheckpointRequest\x1a\x1d.kad.v1.GetCheckpointResponse\x12g\n\x16GetWitnessedCheckpoint\x12%.kad.v1.GetWitnessedCheckpointRequest\x1a&.kad.v1.GetWitnessedCheckpointResponse\x12O\n\x0eGetRecordProof\x12\x1d.kad.v1.GetRecordProofRequest\x1a\x1e.kad.v1.GetRecordProofResponse\x12X\n\x11GetInclusionProof\x12 .kad.v1.GetInclusionProofRequest\x1a!.kad.v1.GetInclusionProofResponse\x12^\n\x13GetConsistencyProof\x12\".kad.v1.GetConsistencyProofRequest\x1a#.kad.v1.GetConsistencyProofResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCHECKPOINTREQUEST'].fields_by_name['feed']._serialized_options = b'\272H\007r\005\020\001(\377\001'
   _globals['_GETWITNESSEDCHECKPOINTREQUEST'].fields_by_name['feed']._loaded_options = None
   _globals['_GETWITNESSEDCHECKPOINTREQUEST'].fields_by_name['feed']._serialized_options = b'\272H\005r\003(\377\001'
+  _globals['_GETRECORDPROOFREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETRECORDPROOFREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001(\377\001'
   _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['feed']._loaded_options = None
   _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['feed']._serialized_options = b'\272H\007r\005\020\001(\377\001'
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['feed']._loaded_options = None
@@ -51,14 +53,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETWITNESSEDCHECKPOINTREQUEST']._serialized_end=239
   _globals['_GETWITNESSEDCHECKPOINTRESPONSE']._serialized_start=241
   _globals['_GETWITNESSEDCHECKPOINTRESPONSE']._serialized_end=303
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=305
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=386
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=388
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=494
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=496
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=595
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=597
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=716
-  _globals['_TRANSPARENCYSERVICE']._serialized_start=719
-  _globals['_TRANSPARENCYSERVICE']._serialized_end=1109
+  _globals['_GETRECORDPROOFREQUEST']._serialized_start=305
+  _globals['_GETRECORDPROOFREQUEST']._serialized_end=371
+  _globals['_GETRECORDPROOFRESPONSE']._serialized_start=373
+  _globals['_GETRECORDPROOFRESPONSE']._serialized_end=412
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=414
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=495
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=497
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=603
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=605
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=704
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=706
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=825
+  _globals['_TRANSPARENCYSERVICE']._serialized_start=828
+  _globals['_TRANSPARENCYSERVICE']._serialized_end=1299
 # @@protoc_insertion_point(module_scope)

@@ -105,6 +105,46 @@ class GetWitnessedCheckpointResponse(google.protobuf.message.Message):
 Global___GetWitnessedCheckpointResponse: typing_extensions.TypeAlias = GetWitnessedCheckpointResponse
 
 @typing.final
+class GetRecordProofRequest(google.protobuf.message.Message):
+    """Asks for the proof of a record."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"forums/{forum}/records/{record}"."""
+    version: builtins.int
+    """Its version; 0 for the newest."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "version", b"version"]) -> None: ...
+
+Global___GetRecordProofRequest: typing_extensions.TypeAlias = GetRecordProofRequest
+
+@typing.final
+class GetRecordProofResponse(google.protobuf.message.Message):
+    """The proof of a record."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROOF_FIELD_NUMBER: builtins.int
+    proof: builtins.bytes
+    """A C2SP tlog-proof file; its `extra` is a RecordProof."""
+    def __init__(
+        self,
+        *,
+        proof: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["proof", b"proof"]) -> None: ...
+
+Global___GetRecordProofResponse: typing_extensions.TypeAlias = GetRecordProofResponse
+
+@typing.final
 class GetInclusionProofRequest(google.protobuf.message.Message):
     """Asks for an inclusion proof."""
 

@@ -45,6 +45,11 @@ class TransparencyServiceStub(object):
                 request_serializer=kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointRequest.SerializeToString,
                 response_deserializer=kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointResponse.FromString,
                 _registered_method=True)
+        self.GetRecordProof = channel.unary_unary(
+                '/kad.v1.TransparencyService/GetRecordProof',
+                request_serializer=kad_dot_v1_dot_transparency__pb2.GetRecordProofRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_transparency__pb2.GetRecordProofResponse.FromString,
+                _registered_method=True)
         self.GetInclusionProof = channel.unary_unary(
                 '/kad.v1.TransparencyService/GetInclusionProof',
                 request_serializer=kad_dot_v1_dot_transparency__pb2.GetInclusionProofRequest.SerializeToString,
@@ -76,6 +81,14 @@ class TransparencyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRecordProof(self, request, context):
+        """A self-contained proof of one record, to be checked offline by anybody. Returns `NOT_FOUND`, `FAILED_PRECONDITION` (NOT_WITNESSED) while
+        too few members confirm a checkpoint of the simpul that covers the record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInclusionProof(self, request, context):
         """One entry and the proof that it stands at its index under a checkpoint. Returns `OUT_OF_RANGE` (AHEAD_OF_WRITER).
         """
@@ -102,6 +115,11 @@ def add_TransparencyServiceServicer_to_server(servicer, server):
                     servicer.GetWitnessedCheckpoint,
                     request_deserializer=kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointRequest.FromString,
                     response_serializer=kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointResponse.SerializeToString,
+            ),
+            'GetRecordProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecordProof,
+                    request_deserializer=kad_dot_v1_dot_transparency__pb2.GetRecordProofRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_transparency__pb2.GetRecordProofResponse.SerializeToString,
             ),
             'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInclusionProof,
@@ -169,6 +187,33 @@ class TransparencyService(object):
             '/kad.v1.TransparencyService/GetWitnessedCheckpoint',
             kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointRequest.SerializeToString,
             kad_dot_v1_dot_transparency__pb2.GetWitnessedCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecordProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kad.v1.TransparencyService/GetRecordProof',
+            kad_dot_v1_dot_transparency__pb2.GetRecordProofRequest.SerializeToString,
+            kad_dot_v1_dot_transparency__pb2.GetRecordProofResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,22 @@ _TransparencyServiceGetWitnessedCheckpointType = typing_extensions.TypeVar(
     ],
 )
 
+_TransparencyServiceGetRecordProofType = typing_extensions.TypeVar(
+    '_TransparencyServiceGetRecordProofType',
+    grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetRecordProofRequest,
+        kad_protocol.v1.transparency_pb2.GetRecordProofResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetRecordProofRequest,
+        kad_protocol.v1.transparency_pb2.GetRecordProofResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetRecordProofRequest,
+        kad_protocol.v1.transparency_pb2.GetRecordProofResponse,
+    ],
+)
+
 _TransparencyServiceGetInclusionProofType = typing_extensions.TypeVar(
     '_TransparencyServiceGetInclusionProofType',
     grpc.UnaryUnaryMultiCallable[
@@ -89,7 +105,7 @@ _TransparencyServiceGetConsistencyProofType = typing_extensions.TypeVar(
     ],
 )
 
-class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointType, _TransparencyServiceGetWitnessedCheckpointType, _TransparencyServiceGetInclusionProofType, _TransparencyServiceGetConsistencyProofType]):
+class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointType, _TransparencyServiceGetWitnessedCheckpointType, _TransparencyServiceGetRecordProofType, _TransparencyServiceGetInclusionProofType, _TransparencyServiceGetConsistencyProofType]):
     """Checkpoints and proofs of every feed that is held here."""
 
     @typing.overload
@@ -101,6 +117,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
         grpc.UnaryUnaryMultiCallable[
             kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
             kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            kad_protocol.v1.transparency_pb2.GetRecordProofRequest,
+            kad_protocol.v1.transparency_pb2.GetRecordProofResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             kad_protocol.v1.transparency_pb2.GetInclusionProofRequest,
@@ -123,6 +143,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
             kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            kad_protocol.v1.transparency_pb2.GetRecordProofRequest,
+            kad_protocol.v1.transparency_pb2.GetRecordProofResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             kad_protocol.v1.transparency_pb2.GetInclusionProofRequest,
             kad_protocol.v1.transparency_pb2.GetInclusionProofResponse,
         ],
@@ -140,6 +164,11 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
     with. Returns `FAILED_PRECONDITION` (NOT_WITNESSED) while too few confirm.
     """
 
+    GetRecordProof: _TransparencyServiceGetRecordProofType
+    """A self-contained proof of one record, to be checked offline by anybody. Returns `NOT_FOUND`, `FAILED_PRECONDITION` (NOT_WITNESSED) while
+    too few members confirm a checkpoint of the simpul that covers the record.
+    """
+
     GetInclusionProof: _TransparencyServiceGetInclusionProofType
     """One entry and the proof that it stands at its index under a checkpoint. Returns `OUT_OF_RANGE` (AHEAD_OF_WRITER)."""
 
@@ -154,6 +183,10 @@ TransparencyServiceAsyncStub: typing_extensions.TypeAlias = TransparencyServiceS
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointRequest,
         kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetRecordProofRequest,
+        kad_protocol.v1.transparency_pb2.GetRecordProofResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.transparency_pb2.GetInclusionProofRequest,
@@ -184,6 +217,16 @@ class TransparencyServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse, collections.abc.Awaitable[kad_protocol.v1.transparency_pb2.GetWitnessedCheckpointResponse]]:
         """The newest checkpoint of the simpul that enough members confirm, as a note that any C2SP tool verifies, and the policy to verify it
         with. Returns `FAILED_PRECONDITION` (NOT_WITNESSED) while too few confirm.
+        """
+
+    @abc.abstractmethod
+    def GetRecordProof(
+        self,
+        request: kad_protocol.v1.transparency_pb2.GetRecordProofRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[kad_protocol.v1.transparency_pb2.GetRecordProofResponse, collections.abc.Awaitable[kad_protocol.v1.transparency_pb2.GetRecordProofResponse]]:
+        """A self-contained proof of one record, to be checked offline by anybody. Returns `NOT_FOUND`, `FAILED_PRECONDITION` (NOT_WITNESSED) while
+        too few members confirm a checkpoint of the simpul that covers the record.
         """
 
     @abc.abstractmethod

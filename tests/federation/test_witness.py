@@ -15,7 +15,7 @@ from kad_protocol.errors import Reason
 from kad_protocol.names import FeedId
 from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import node_pb2, transparency_pb2
-from tests.federation.harness import PRACTICE, Federation, Member, until
+from tests.federation.harness import PRACTICE, Federation, Member, command, environment, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,3 +95,48 @@ async def test_a_member_that_is_away_holds_nothing_up_and_confirms_when_it_comes
     await nodes[2].start()
     await nodes[3].start()
     await until(lambda: all_confirmed(nodes[1], 4), "all four confirm again")
+
+
+def kad(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from kad_simpul.cli.kad import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment(), check=False)
+
+
+async def test_a_record_can_be_proved_to_a_stranger(federation: Federation) -> None:
+    nodes = [await federation.join(forum) for forum in ("kartamantul", "javapromo", "barlingmascakeb")]
+    record = nodes[0].json("publish", "-", stdin=json.dumps(PRACTICE))["record"]["name"]
+    await until(lambda: all_confirmed(nodes[1], 3), "all confirm")
+    # Made by another forum's node, checked by nobody's.
+    path, policy = federation.folder / "praktik.tlog-proof", federation.folder / "jejaring.policy"
+    path.write_text(nodes[1].run("proof", record))
+    policy.write_text(nodes[2].run("policy"))
+    done = kad("verify", str(path), "--policy", str(policy), "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["name"] == record
+    assert shown["title"] == PRACTICE["title"]
+    assert (shown["version"], shown["newest_version"], shown["retracted"], shown["policy_from_file"]) == (1, 1, False, False)
+    assert len(shown["witnesses"]) == 3
+    people = kad("--lang", "en", "verify", str(path))
+    assert "confirmed by 3 forums: barlingmascakeb, javapromo, kartamantul" in people.stdout
+    assert "give --policy" in people.stdout
+
+    nodes[0].run("retract", record, "--reason", "Diganti")
+
+    async def withdrawn() -> bool:
+        again = nodes[1].run("proof", record)
+        path.write_text(again)
+        return bool(json.loads(kad("verify", str(path), "--policy", str(policy), "--json").stdout)["retracted"])
+
+    await until(withdrawn, "the proof shows that the record was withdrawn")
+    # A policy that asks for somebody else's signature is not satisfied.
+    lines = policy.read_text().splitlines()
+    other = lines[0].split()[1]
+    policy.write_text("\n".join([f"log {other}", f"witness x {other}", "quorum x"]) + "\n")
+    assert kad("verify", str(path), "--policy", str(policy)).returncode == 0
+    policy.write_text(lines[1].replace("witness w1", "log") + "\nquorum none\n")
+    refused = kad("verify", str(path), "--policy", str(policy))
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    done = command("kad_node", nodes[1].home.path, "proof", "forums/kartamantul/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B")
+    assert done.returncode == 1

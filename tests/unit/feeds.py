@@ -95,6 +95,14 @@ class Author:
         part.feed, part.genesis, part.state, part.category = member.feed.origin, member.genesis, state, category  # type: ignore[assignment]
         self.write([Draft(entry)])
 
+    def observe(self, member: Author) -> None:
+        """A simpul says how much of a forum's feed it holds."""
+        entry = new_entry(1_600_000)
+        entry.previous_authority = self.log.feed(self.feed).authority_index
+        state = member.log.feed(member.feed)
+        entry.observation.feed, entry.observation.size, entry.observation.root = member.feed.origin, state.size, state.root
+        self.write([Draft(entry)])
+
     def rotate(self) -> None:
         fresh = MemberKeys.generate().log_signer(self.feed.origin)
         self.signers[fresh.public] = fresh
@@ -109,8 +117,9 @@ class Author:
         return found
 
 
-def draft(title: str, record: str = "", version: int = 1) -> Draft:
-    content = content_pb2.Content(title=title, best_practice=content_pb2.BestPractice(problem="x"))
+def draft(title: str, record: str = "", version: int = 1, text: str = "x") -> Draft:
+    practice = content_pb2.BestPractice(problem=text, solution=text, results=text)
+    content = content_pb2.Content(title=title, best_practice=practice)
     blob = contents.new_blob(content.SerializeToString())
     entry = new_entry(1_700_000_000_000_000)
     part = entry.record_version
