@@ -17,8 +17,7 @@ from kad_node.replica import StoreReplica
 from kad_node.store.sqlite import SqliteStore
 from kad_node.witness import Witness
 from kad_protocol import feed as feeds
-from kad_protocol import fold, merkle
-from kad_protocol.authority import policy
+from kad_protocol import fold, merkle, order
 from kad_protocol.entry import genesis_entry
 from kad_protocol.errors import PreconditionError, Reason
 from kad_protocol.feed import Draft
@@ -58,7 +57,6 @@ class Node:
         self.config = config
         self.signer = signer
         self.own = FeedId(config.federation, config.forum)
-        self._mode = policy(getattr(config, "mode", "networking"))
         self._changed = asyncio.Event()
         #: What else becomes an entry of one's own feed before a group is sealed; the simpul's observations.
         self.before_seal: Callable[[SqliteTransaction], None] = lambda _: None
@@ -133,7 +131,7 @@ class Node:
         own = tx.feed(self.own)
         if own is not None and own.tail > own.size:
             feeds.seal(tx, self.own, self.signer_for)
-        return fold.advance(tx, self._mode, _FOLD_CHUNK) >= _FOLD_CHUNK
+        return order.advance(tx, _FOLD_CHUNK) >= _FOLD_CHUNK
 
     async def flush_outbox(self) -> None:
         """Append what waited for the fence, and let whoever waited in ``before_seal`` have its turn."""

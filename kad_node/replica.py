@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kad_node.fence import Fence, FenceState
 from kad_protocol import feed as feeds
-from kad_protocol import fold
+from kad_protocol import order
 from kad_protocol.errors import KadError, Reason, StorageError
 from kad_protocol.exchange import refusal_of
 from kad_protocol.names import FeedId
@@ -189,7 +189,7 @@ class StoreReplica:
 
             def supply(tx: SqliteTransaction, reply: replication_pb2.ContentReply = reply, feed: FeedId = feed) -> None:
                 if feeds.supply_content(tx, feed, reply.index, reply.content):
-                    fold.content_arrived(tx, feed, reply.index)
+                    order.content_arrived(tx, feed, reply.index)
                     tx.touched.add(feed)
 
             try:

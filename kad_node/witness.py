@@ -124,8 +124,8 @@ class Witness:
         self._signer = signer
         self._fence = fence
         self._changed = changed
-        #: A checkpoint that we do not hold yet, to be looked at again when the feed has grown.
-        self._waiting: dict[FeedId, tuple[FeedId, replication_pb2.Witnessed]] = {}
+        #: Checkpoints that we do not hold or have not judged yet, by their notes, to be looked at again when that has changed.
+        self._waiting: dict[FeedId, dict[bytes, tuple[FeedId, replication_pb2.Witnessed]]] = {}
         #: Grows when there is something new to pass on.
         self.version = 0
 
@@ -185,19 +185,30 @@ class Witness:
                 continue
             refused.extend((feed, fault) for fault in faults)
             if wanted is None:
-                self._waiting[feed] = (peer, item)
+                self._put_off(feed, peer, item)
             else:
                 new = new or wanted
         if new:
             self._announce()
         return refused
 
+    def _put_off(self, feed: FeedId, peer: FeedId, item: replication_pb2.Witnessed) -> None:
+        waiting = self._waiting.setdefault(feed, {})
+        earlier = waiting.pop(item.checkpoint, None)
+        if earlier is not None:
+            known = {cosignature.witness for cosignature in item.cosignatures}
+            item.cosignatures.extend(c for c in earlier[1].cosignatures if c.witness not in known)
+        waiting[item.checkpoint] = (peer, item)
+        while len(waiting) > _MOST_KEPT:
+            del waiting[next(iter(waiting))]
+
     async def grown(self) -> list[tuple[FeedId, KadError]]:
         """A feed has grown: look again at what we did not hold when it was put to us."""
         refused: list[tuple[FeedId, KadError]] = []
-        for feed, (peer, item) in list(self._waiting.items()):
-            del self._waiting[feed]
-            refused.extend(await self.take(peer, [item]))
+        waiting, self._waiting = self._waiting, {}
+        for items in waiting.values():
+            for peer, item in items.values():
+                refused.extend(await self.take(peer, [item]))
         return refused
 
     def is_waiting_for(self, grown: Iterable[FeedId]) -> bool:
@@ -213,7 +224,8 @@ class Witness:
         checkpoint = feeds.check_head(tx, feed, item.checkpoint)
         if checkpoint is None:
             raise VerificationError(Reason.SIGNATURE_INVALID, f"a checkpoint that {feed} has not signed", feed=feed)
-        if checkpoint.size > state.size or not checkpoint.size:
+        if not checkpoint.size or checkpoint.size > min(state.size, tx.judged(feed)):
+            # Only what is here *and* judged is confirmed: else nobody could say yet who the witnesses are.
             return None, []
         kept = tx.witnessed(feed)
         if kept and checkpoint.size < kept[-1][0]:

@@ -35,7 +35,12 @@ MAX_ENTRY_BYTES = 65_535
 #: 32 bytes of salt and 1 MiB of content.
 MAX_CONTENT_BLOB_BYTES = 32 + (1 << 20)
 #: Bodies that change who may do what; ``previous_authority`` points to the newest of them.
-AUTHORITY_BODIES = frozenset({"genesis", "key_rotation", "membership"})
+AUTHORITY_BODIES = frozenset(
+    {
+        *("genesis", "key_rotation", "membership", "founding", "mandate", "mandate_revocation", "veto"),
+        *("endorsement", "proposal", "vote", "departure"),
+    }
+)
 
 
 def new_entry(micros: int) -> entry_pb2.Entry:
@@ -119,11 +124,12 @@ def log_keys_of(origin: str, serialised: bytes) -> LogKeys:
 def digest_of(entry: entry_pb2.Entry) -> tuple[bytes, int] | None:
     """Digest and length (bytes, without salt) of the content that belongs to an entry, None if it has none."""
     match entry.WhichOneof("body"):
-        case "record_version":
-            return entry.record_version.digest, entry.record_version.content_size
-        case "record_retraction":
-            return entry.record_retraction.digest, entry.record_retraction.content_size
-        case "profile_version":
-            return entry.profile_version.digest, entry.profile_version.content_size
+        case "record_version" | "record_retraction" | "profile_version" | "proposal" | "census" as body:
+            part = getattr(entry, body)
+        case "vote" if entry.vote.digest:
+            part = entry.vote
+        case "act" if (deed := entry.act.WhichOneof("deed")) in ("publication", "withdrawal", "statement"):
+            part = getattr(entry.act, deed)
         case _:
             return None
+    return part.digest, part.content_size

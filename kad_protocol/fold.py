@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 from google.protobuf.message import DecodeError
 
 from kad_protocol import content as contents
-from kad_protocol import feed as feeds
 from kad_protocol import merkle
-from kad_protocol.authority import Action, Policy
-from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
+from kad_protocol.authority import Action, Networking, Question
+from kad_protocol.entry import AUTHORITY_BODIES, MAX_CONTENT_BLOB_BYTES, digest_of, parse_entry, time_of
 from kad_protocol.errors import InvalidInputError, KadError, Reason, VerificationError
 from kad_protocol.names import FeedId, is_record_id
 from kad_protocol.store import MAX_ENTRIES, LogTransaction
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived"]
 
 #: Grows when the same entries would fold to something else; a store then folds all feeds anew.
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 
 _CHUNK = 256
 
@@ -64,16 +63,24 @@ class FoldTransaction(LogTransaction, Protocol):
     def set_folded(self, feed: FeedId, size: int) -> None:
         """Say so."""
 
-    def record_head(self, feed: FeedId, record: str) -> RecordHead | None:
-        """The newest version of a record that took effect."""
+    def record_head(self, feed: FeedId, record: str, simpul: FeedId | None = None) -> RecordHead | None:
+        """The newest version of a record that took effect; with ``simpul``, of one that it published in that forum's name."""
+
+    def put_authority_entry(self, feed: FeedId, index: int) -> None:
+        """An entry with which its author decides something; judged when the simpul's log has observed it."""
+
+    def waits_for_review(self, feed: FeedId, kind: int) -> bool:
+        """Has this forum asked the simpul to review such records before others read them?"""
 
     def put_version(
         self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
     ) -> None:
         """A version of a record took effect; ``content`` is None while it has not arrived. ``time`` in microseconds."""
 
-    def put_content(self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, content: content_pb2.Content) -> None:
-        """The content of a version that had taken effect without it arrived."""
+    def put_content(
+        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, content: content_pb2.Content, simpul: FeedId | None = None
+    ) -> None:
+        """The content of a version that had taken effect without it arrived; ``simpul`` as in ``record_head``."""
 
     def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:
         """A record was withdrawn."""
@@ -83,9 +90,6 @@ class FoldTransaction(LogTransaction, Protocol):
 
     def put_observation(self, observer: FeedId, index: int, feed: FeedId, size: int, root: bytes) -> None:
         """The simpul observed a feed."""
-
-    def put_membership(self, simpul: FeedId, index: int, feed: FeedId, state: int, category: int) -> None:
-        """A member's standing changed."""
 
     def put_problem(self, feed: FeedId, index: int, problem: Problem) -> None:
         """An entry has no effect, or not yet. Replaces an earlier problem of the same entry."""
@@ -97,7 +101,7 @@ class FoldTransaction(LogTransaction, Protocol):
         """What an entry waited for has come."""
 
 
-def advance(tx: FoldTransaction, policy: Policy, limit: int) -> int:
+def advance(tx: FoldTransaction, limit: int) -> int:
     """Fold up to ``limit`` entries; returns how many were folded, so a result below ``limit`` means that nothing is left."""
     done = 0
     for feed in tx.unfolded():
@@ -107,7 +111,7 @@ def advance(tx: FoldTransaction, policy: Policy, limit: int) -> int:
         position = tx.folded(feed)
         while position < state.size and done < limit:
             for stored in tx.entries(feed, position, min(_CHUNK, state.size - position, limit - done), 4 << 20):
-                problem = _folded(tx, policy, state, stored)
+                problem = _folded(tx, state, stored)
                 if problem is not None:
                     tx.put_problem(feed, stored.index, problem)
                 position = stored.index + 1
@@ -147,40 +151,48 @@ def content_arrived(tx: FoldTransaction, feed: FeedId, index: int) -> None:
         tx.put_problem(feed, index, problem)
 
 
-def _folded(tx: FoldTransaction, policy: Policy, state: FeedState, stored: StoredEntry) -> Problem | None:
+def _folded(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem | None:
     """Fold one entry. Whatever its author wrote into it, it may not keep other entries from being stored."""
     try:
-        return _fold(tx, policy, state, stored)
+        return _fold(tx, state, stored)
     except (ValueError, OverflowError, KadError) as error:
         return Problem(Reason.ENTRY_MALFORMED, f"folding it failed: {error}"[:300])
 
 
-def _fold(tx: FoldTransaction, policy: Policy, state: FeedState, stored: StoredEntry) -> Problem | None:  # noqa: PLR0911 - one line for each kind
+def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem | None:  # noqa: PLR0911 - one line for each kind
     feed = state.feed
     entry = parse_entry(stored.body)
     if entry is None:
         return Problem(Reason.ENTRY_MALFORMED, "the bytes are not an entry")
-    match entry.WhichOneof("body"):
-        case "genesis":
-            return None
+    body = entry.WhichOneof("body")
+    if body in AUTHORITY_BODIES and body not in _SIMPUL_BODIES:
+        tx.put_authority_entry(feed, stored.index)
+    match body:
         case "record_version":
-            return _judged(policy, state, Action.PUBLISH, feed) or _fold_version(tx, feed, entry, stored)
+            return _fold_version(tx, feed, entry, stored)
         case "record_retraction":
-            return _judged(policy, state, Action.RETRACT, feed) or _fold_retraction(tx, feed, entry, stored)
+            return _fold_retraction(tx, feed, entry, stored)
         case "profile_version":
-            return _judged(policy, state, Action.DESCRIBE, feed) or _fold_profile(tx, feed, stored)
-        case "key_rotation":
-            return _judged(policy, state, Action.ROTATE_KEYS, feed)
+            return _fold_profile(tx, feed, stored)
         case "observation":
-            return _fold_observation(tx, policy, state, entry, stored.index)
-        case "membership":
-            return _fold_membership(tx, policy, state, entry, stored.index)
-        case _:
+            return _simpul_only(state) or _fold_observation(tx, state, entry, stored.index)
+        case body if body in _SIMPUL_BODIES:
+            return _simpul_only(state)
+        case None:
             return Problem(Reason.ENTRY_KIND_UNKNOWN, "an entry of a kind that this version does not know", waiting=True)
+        case _:
+            # What it decides is judged in the order of the simpul's log (kad_protocol.order).
+            if digest_of(entry) is None or stored.content:
+                return None
+            return Problem(Reason.CONTENT_MISSING, f"the text of a {body} has not arrived", waiting=True)
 
 
-def _judged(policy: Policy, state: FeedState, action: Action, owner: FeedId) -> Problem | None:
-    verdict = policy.may(state.feed, state.role, action, owner)
+#: What only a simpul's feed may hold; judged in ``kad_protocol.order``.
+_SIMPUL_BODIES = frozenset({"observation", "membership", "founding", "finality", "census", "act"})
+
+
+def _simpul_only(state: FeedState) -> Problem | None:
+    verdict = Networking().may(Question(state.feed, state.role, Action.OBSERVE, state.feed))
     return None if verdict.allowed else Problem(verdict.reason or Reason.ROLE_INSUFFICIENT, verdict.message)
 
 
@@ -252,7 +264,7 @@ def _fold_profile(tx: FoldTransaction, feed: FeedId, stored: StoredEntry) -> Pro
     return None
 
 
-def _fold_observation(tx: FoldTransaction, policy: Policy, state: FeedState, entry: entry_pb2.Entry, index: int) -> Problem | None:
+def _fold_observation(tx: FoldTransaction, state: FeedState, entry: entry_pb2.Entry, index: int) -> Problem | None:
     observation = entry.observation
     try:
         observed = FeedId.parse(observation.feed)
@@ -260,26 +272,5 @@ def _fold_observation(tx: FoldTransaction, policy: Policy, state: FeedState, ent
         return Problem(Reason.ENTRY_MALFORMED, str(error))
     if not 1 <= observation.size < MAX_ENTRIES or len(observation.root) != merkle.HASH_SIZE:
         return Problem(Reason.ENTRY_MALFORMED, "an observation of an impossible size or root")
-    if (problem := _judged(policy, state, Action.OBSERVE, observed)) is not None:
-        return problem
     tx.put_observation(state.feed, index, observed, observation.size, observation.root)
-    return None
-
-
-def _fold_membership(tx: FoldTransaction, policy: Policy, state: FeedState, entry: entry_pb2.Entry, index: int) -> Problem | None:
-    membership = entry.membership
-    try:
-        member = FeedId.parse(membership.feed)
-    except InvalidInputError as error:
-        return Problem(Reason.ENTRY_MALFORMED, str(error))
-    if (problem := _judged(policy, state, Action.ADMIT, member)) is not None:
-        return problem
-    if member == state.feed or len(membership.genesis) != 32:  # noqa: PLR2004 - SHA-256
-        return Problem(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
-    try:
-        # This is what makes a node accept a feed at all: the simpul names its genesis, for everybody to see.
-        feeds.pin(tx, member, membership.genesis)
-    except VerificationError as error:
-        return Problem(error.reason, str(error))
-    tx.put_membership(state.feed, index, member, membership.state, membership.category)
     return None

@@ -201,6 +201,8 @@ _WORDS: dict[str, list[tuple[str, str, str, tuple[str, ...]]]] = {
         ("PUBLISHED", "Terbit", "published", ()),
         ("RETRACTED", "Ditarik", "retracted", ()),
         ("CONTENT_MISSING", "Isi belum tiba", "content missing", ()),
+        ("SUBMITTED", "Menunggu tinjauan", "waiting for review", ()),
+        ("REJECTED", "Tidak diloloskan", "turned down", ()),
     ],
 }
 

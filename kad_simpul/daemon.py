@@ -9,7 +9,6 @@ import grpc.aio
 
 from kad_node.api.guard import check_request
 from kad_node.daemon import Daemon, bind, issue_own_certificate, utc_now
-from kad_protocol.authority import policy
 from kad_protocol.certificates import Authority, TrustAnchor
 from kad_protocol.channel import enrolment_credentials, server_options
 from kad_protocol.status import ErrorInterceptor
@@ -62,7 +61,7 @@ class SimpulDaemon(Daemon[SimpulConfig]):
 
     async def start_more(self) -> None:
         """Observe from now on, and open the enrolment port."""
-        observer = Observer(self.own, self.node.fence, policy(self.config.mode))
+        observer = Observer(self.own, self.node.fence)
         self.node.before_seal = observer.before_seal
         # What grew while nobody observed is observed with the first commit.
         await self.node.store.write(lambda _: None)

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 from kad_node.fence import FenceState
 from kad_node.store.transaction import micros_now
 from kad_protocol import feed as feeds
-from kad_protocol.authority import Action, Policy
 from kad_protocol.entry import new_entry
 from kad_protocol.feed import Draft
-from kad_protocol.v1 import entry_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,13 +30,11 @@ class Observer:
     Args:
         own: the simpul's feed.
         fence: nothing is observed while the simpul may not append; what grew meanwhile is observed when it may.
-        policy: asked before acting, like every node asks before believing.
     """
 
-    def __init__(self, own: FeedId, fence: Fence, policy: Policy) -> None:
+    def __init__(self, own: FeedId, fence: Fence) -> None:
         self._own = own
         self._fence = fence
-        self._policy = policy
         self._caught_up = False
 
     def before_seal(self, tx: SqliteTransaction) -> None:
@@ -55,8 +51,6 @@ class Observer:
         state = tx.feed(feed)
         # Only what a checkpoint covers is observed: what a stranger can be shown.
         if state is None or state.signed_size == 0 or state.signed_size != state.size or state.size <= tx.observed(self._own, feed):
-            return None
-        if not self._policy.may(self._own, entry_pb2.MEMBER_ROLE_SIMPUL, Action.OBSERVE, feed).allowed:
             return None
         entry = new_entry(micros_now())
         entry.observation.feed, entry.observation.size, entry.observation.root = feed.origin, state.size, state.root

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from kad_node.query import Filter
 
-__all__ = ["ArrivalRow", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
+__all__ = ["Affairs", "ArrivalRow", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class RecordRow:
     content: bytes
     #: Index in the simpul's feed of the first observation that covers this version.
     observation: int | None
+    #: Origin of the simpul's feed, where it published this in the forum's name.
+    source: str | None = None
     #: The value by which the list is ordered.
     order: Any = None
 
@@ -87,14 +89,52 @@ _OPERATORS = frozenset({"=", "<", "<=", ">", ">="})
 _COLUMNS = (
     "r.rid, f.origin, r.ulid, r.version, r.kind, r.state, r.created, r.retraction, v.version, v.idx, v.audience, v.updated,"
     " IFNULL(CASE WHEN v.idx IS NULL THEN (SELECT content FROM outbox o WHERE o.seq = v.outbox)"
-    " ELSE (SELECT content FROM entry e WHERE e.pos = (r.feed << 40) + v.idx) END, x''),"
-    " (SELECT MIN(o.idx) FROM observation o WHERE o.feed = r.feed AND o.size > v.idx)"
+    " ELSE (SELECT content FROM entry e WHERE e.pos = (IIF(r.source, r.source, r.feed) << 40) + v.idx) END, x''),"
+    " (SELECT MIN(o.idx) FROM observation o WHERE o.feed = r.feed AND r.source = 0 AND o.size > v.idx),"
+    " (SELECT s.origin FROM feed s WHERE s.id = r.source)"
 )
 _NEWEST = "record r JOIN feed f ON f.id = r.feed JOIN version v ON v.rid = r.rid AND v.version = r.version"
 
 
 def _row(row: tuple[Any, ...]) -> RecordRow:
     return RecordRow(row[0], FeedId.parse(row[1]), *row[2:])
+
+
+class Affairs:
+    """The state of one federation (``governance.Items``)."""
+
+    __slots__ = ("_connection", "_simpul")
+
+    def __init__(self, connection: sqlite3.Connection, simpul: int) -> None:
+        self._connection = connection
+        self._simpul = simpul
+
+    def get(self, kind: str, key: str) -> bytes | None:
+        """One item."""
+        row = self._connection.execute(
+            "SELECT value FROM affair WHERE simpul = ? AND kind = ? AND key = ?", (self._simpul, kind, key)
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def put(self, kind: str, key: str, value: bytes) -> None:
+        """Insert or replace."""
+        self._connection.execute(
+            "INSERT INTO affair (simpul, kind, key, value) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (simpul, kind, key) DO UPDATE SET value = excluded.value",
+            (self._simpul, kind, key, value),
+        )
+
+    def delete(self, kind: str, key: str) -> None:
+        """Forget."""
+        self._connection.execute("DELETE FROM affair WHERE simpul = ? AND kind = ? AND key = ?", (self._simpul, kind, key))
+
+    def all(self, kind: str, prefix: str = "") -> list[tuple[str, bytes]]:
+        """Items of a kind whose key begins so, by key."""
+        # Keys are of plain ASCII, so everything with the prefix lies below the prefix and a character beyond.
+        return self._connection.execute(
+            "SELECT key, value FROM affair WHERE simpul = ? AND kind = ? AND key >= ? AND key < ? ORDER BY key",
+            (self._simpul, kind, prefix, prefix + "\x7f"),
+        ).fetchall()
 
 
 class Queries:
@@ -108,7 +148,7 @@ class Queries:
         row = self._connection.execute(
             f"SELECT {_COLUMNS} FROM record r JOIN feed f ON f.id = r.feed"
             " JOIN version v ON v.rid = r.rid AND v.version = CASE WHEN ? = 0 THEN r.version ELSE ? END"
-            " WHERE f.forum = ? AND r.ulid = ? ORDER BY f.federation = ? DESC, f.epoch DESC LIMIT 1",
+            " WHERE f.forum = ? AND r.ulid = ? ORDER BY f.federation = ? DESC, r.source, f.epoch DESC LIMIT 1",
             (version, version, forum, record, own.federation),
         ).fetchone()
         return None if row is None else _row(row)
@@ -142,8 +182,8 @@ class Queries:
             clauses.append("f.forum = ?")
             values.append(forum)
         if not retracted and not any(term.field == "state" for term in where.terms):
-            clauses.append("r.state <> ?")
-            values.append(records_pb2.RECORD_STATE_RETRACTED)
+            clauses.append("r.state NOT IN (?, ?, ?)")
+            values.extend([records_pb2.RECORD_STATE_RETRACTED, records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED])
         if after is not None:
             clauses.append(f"({key}, r.rid) {'<' if descending else '>'} (?, ?)")
             values.extend(after)

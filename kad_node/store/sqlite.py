@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_MIGRATIONS = ("0001_first.sql", "0002_view.sql", "0003_witnessed.sql")
+_MIGRATIONS = ("0001_first.sql", "0002_view.sql", "0003_witnessed.sql", "0004_authority.sql")
 #: The schema that this version writes; a file with a larger one is refused, one with a smaller one is migrated.
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -108,6 +108,8 @@ class SqliteStore:
         for connection in [*self._readers, self._writer]:
             with contextlib.suppress(ValueError, sqlite3.Error):
                 await connection.close()
+            if connection._thread.is_alive():  # noqa: SLF001 - a connection that never opened stops its thread behind our back
+                await asyncio.to_thread(connection._thread.join)  # noqa: SLF001
 
     def listen(self, listener: Callable[[Mapping[FeedId, int]], None]) -> Callable[[], None]:
         """Call ``listener`` after every commit, on the event loop, with the feeds that changed and their signed sizes;

@@ -10,9 +10,10 @@ import time as clock
 from typing import TYPE_CHECKING, Any
 
 from kad_node import stems
-from kad_node.store.queries import Queries
+from kad_node.store.queries import Affairs, Queries
 from kad_protocol.errors import Reason, StorageError
 from kad_protocol.fold import Problem, RecordHead
+from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId
 from kad_protocol.store import FeedState, StoredEntry
 from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
@@ -199,21 +200,36 @@ class SqliteTransaction(Queries):
         self._connection.execute("UPDATE feed SET folded = ? WHERE origin = ?", (size, feed.origin))
         self.touched.add(feed)
 
-    def record_head(self, feed: FeedId, record: str) -> RecordHead | None:
+    def record_head(self, feed: FeedId, record: str, simpul: FeedId | None = None) -> RecordHead | None:
         row = self._connection.execute(
             "SELECT MAX(v.version), r.kind, r.state FROM record r JOIN version v ON v.rid = r.rid AND v.idx IS NOT NULL"
-            " WHERE r.feed = ? AND r.ulid = ?",
-            (self._id(feed), record),
+            " WHERE r.feed = ? AND r.ulid = ? AND r.source = ?",
+            (self._id(feed), record, self._source(simpul)),
         ).fetchone()
         return None if row[0] is None else RecordHead(row[0], row[1], row[2] == records_pb2.RECORD_STATE_RETRACTED)
 
     def put_version(
         self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
     ) -> None:
+        self._put_version(feed, index, version, time, content, 0)
+
+    def put_hosted_version(
+        self, owner: FeedId, simpul: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+    ) -> None:
+        self._put_version(owner, index, version, time, content, self._id(simpul))
+
+    def _put_version(
+        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None, source: int
+    ) -> None:
         state = records_pb2.RECORD_STATE_CONTENT_MISSING if content is None else records_pb2.RECORD_STATE_PUBLISHED
-        rid = self._save_version(feed, version, time, content, state, index=index)
+        if not source and self.waits_for_review(feed, version.kind):
+            state = records_pb2.RECORD_STATE_SUBMITTED
+        rid = self._save_version(feed, version, time, content, state, index=index, source=source)
         first = version.version == 1
         self._event(rid, version.version, records_pb2.RECORD_EVENT_TYPE_CREATED if first else records_pb2.RECORD_EVENT_TYPE_REVISED)
+
+    def _source(self, simpul: FeedId | None) -> int:
+        return 0 if simpul is None else self._id(simpul)
 
     def put_queued(self, feed: FeedId, outbox: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content) -> None:
         """A version waits in the outbox: shown on this node as QUEUED, unknown to others."""
@@ -229,6 +245,7 @@ class SqliteTransaction(Queries):
         *,
         index: int | None = None,
         outbox: int | None = None,
+        source: int = 0,
     ) -> int:
         number = self._id(feed)
         start = end = None
@@ -236,15 +253,17 @@ class SqliteTransaction(Queries):
             item = content.agenda_item
             start = item.start_time.ToMicroseconds() if item.HasField("start_time") else None
             end = item.end_time.ToMicroseconds() if item.HasField("end_time") else start
-        row = self._connection.execute("SELECT rid FROM record WHERE feed = ? AND ulid = ?", (number, version.record)).fetchone()
+        row = self._connection.execute(
+            "SELECT rid FROM record WHERE feed = ? AND ulid = ? AND source = ?", (number, version.record, source)
+        ).fetchone()
         if row is None:
             rid = int(
                 self._connection.execute(
-                    "INSERT INTO record (feed, ulid, version, kind, audience, state, created, updated, start_time, end_time)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO record (feed, ulid, version, kind, audience, state, created, updated, start_time, end_time, source)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(number, version.record, version.version, version.kind, version.audience, state),
-                        *(time, time, start, end),
+                        *(time, time, start, end, source),
                     ),
                 ).lastrowid
                 or 0
@@ -262,26 +281,37 @@ class SqliteTransaction(Queries):
         self._index_terms(rid, content)
         return rid
 
-    def put_content(self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, content: content_pb2.Content) -> None:
+    def put_content(
+        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, content: content_pb2.Content, simpul: FeedId | None = None
+    ) -> None:
+        source = self._source(simpul)
         row = self._connection.execute(
             "SELECT r.rid, r.version, r.state, v.updated FROM record r JOIN version v ON v.rid = r.rid AND v.version = ?"
-            " WHERE r.feed = ? AND r.ulid = ? AND v.idx = ?",
-            (version.version, self._id(feed), version.record, index),
+            " WHERE r.feed = ? AND r.ulid = ? AND v.idx = ? AND r.source = ?",
+            (version.version, self._id(feed), version.record, index, source),
         ).fetchone()
         if row is None:
             return
         rid, newest, state, updated = row
         if newest == version.version and state == records_pb2.RECORD_STATE_CONTENT_MISSING:
-            self._save_version(feed, version, updated, content, records_pb2.RECORD_STATE_PUBLISHED, index=index)
+            self._save_version(feed, version, updated, content, records_pb2.RECORD_STATE_PUBLISHED, index=index, source=source)
         self._event(rid, version.version, records_pb2.RECORD_EVENT_TYPE_CONTENT_ARRIVED)
 
     def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:  # noqa: ARG002 - the log has the index
         row = self._connection.execute(
-            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ?", (self._id(feed), retraction.record)
+            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ? AND source = 0", (self._id(feed), retraction.record)
         ).fetchone()
-        if row is None:
-            return
-        rid, version, state = row
+        if row is not None:
+            self._retract(reason, time, *row)
+
+    def withdraw_hosted(self, owner: FeedId, simpul: FeedId, record: str, reason: str, time: int) -> None:
+        row = self._connection.execute(
+            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ? AND source = ?", (self._id(owner), record, self._id(simpul))
+        ).fetchone()
+        if row is not None:
+            self._retract(reason, time, *row)
+
+    def _retract(self, reason: str, time: int, rid: int, version: int, state: int) -> None:
         self._connection.execute(
             "UPDATE record SET state = ?, retraction = ?, updated = ? WHERE rid = ?",
             (records_pb2.RECORD_STATE_RETRACTED, reason, time, rid),
@@ -324,12 +354,119 @@ class SqliteTransaction(Queries):
                 (number, size, self._id(observer), index, root),
             )
 
-    def put_membership(self, simpul: FeedId, index: int, feed: FeedId, state: int, category: int) -> None:
+    # Authority.
+
+    def put_authority_entry(self, feed: FeedId, index: int) -> None:
+        self._connection.execute(
+            "INSERT OR IGNORE INTO authority_entry (feed, idx, held) VALUES (?, ?, ?)", (self._id(feed), index, micros_now())
+        )
+
+    def authority_entries(self, feed: FeedId, after: int, before: int) -> list[int]:
+        rows = self._connection.execute(
+            "SELECT idx FROM authority_entry WHERE feed = ? AND idx >= ? AND idx < ? ORDER BY idx", (self._id(feed), after, before)
+        ).fetchall()
+        # The genesis is one too, and holds the keys with which a member confirms.
+        return sorted({index for (index,) in rows})
+
+    def unjudged(self) -> list[FeedId]:
+        rows = self._connection.execute(
+            "SELECT origin FROM feed WHERE judged < folded AND role = ? ORDER BY id", (entry_pb2.MEMBER_ROLE_SIMPUL,)
+        )
+        return [FeedId.parse(origin) for (origin,) in rows]
+
+    def judged(self, simpul: FeedId) -> int:
+        row = self._connection.execute("SELECT judged FROM feed WHERE origin = ?", (simpul.origin,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def set_judged(self, simpul: FeedId, size: int) -> None:
+        self._connection.execute("UPDATE feed SET judged = ? WHERE origin = ?", (size, simpul.origin))
+        self.touched.add(simpul)
+
+    def affairs(self, simpul: FeedId) -> Affairs:
+        return Affairs(self._connection, self._find_id(simpul) or 0)
+
+    def waits_for_review(self, feed: FeedId, kind: int) -> bool:
+        rows = self._connection.execute(
+            "SELECT s.origin FROM affair a JOIN feed s ON s.id = a.simpul WHERE a.kind = 'curating' AND s.federation = ?",
+            (feed.federation,),
+        ).fetchall()
+        for (origin,) in rows:
+            governance = Governance(self.affairs(FeedId.parse(origin)), FeedId.parse(origin))
+            if governance.curated(governance.name_of(feed), kind):
+                return True
+        return False
+
+    def put_standing(self, simpul: FeedId, index: int, feed: FeedId, state: int, category: int) -> None:
+        if self._find_id(feed) is None:
+            return
         self._connection.execute(
             "INSERT OR REPLACE INTO member (feed, simpul, idx, state, category) VALUES (?, ?, ?, ?, ?)",
             (self._id(feed), self._id(simpul), index, state, category),
         )
         self.touched.add(feed)
+
+    def put_submissions(self, feed: FeedId, after: int, before: int, kinds: Sequence[int]) -> None:
+        marks = ",".join("?" * len(kinds))
+        newest = (
+            "FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version"
+            " WHERE r.feed = ? AND r.source = 0 AND v.idx >= ? AND v.idx < ? AND r.state = ?"
+        )
+        place = (self._id(feed), after, before)
+        if kinds:
+            rows = self._connection.execute(
+                f"SELECT r.rid {newest} AND r.kind IN ({marks})", (*place, records_pb2.RECORD_STATE_PUBLISHED, *kinds)
+            ).fetchall()
+            for (rid,) in rows:
+                self._set_state(rid, records_pb2.RECORD_STATE_SUBMITTED)
+        rows = self._connection.execute(
+            f"SELECT r.rid {newest} AND r.kind NOT IN ({marks})", (*place, records_pb2.RECORD_STATE_SUBMITTED, *kinds)
+        ).fetchall()
+        for (rid,) in rows:
+            self._reveal(rid)
+
+    def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> bool:
+        row = self._connection.execute(
+            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ? AND source = 0", (self._id(feed), record)
+        ).fetchone()
+        if row is None or row[1] != version or row[2] not in (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED):
+            return False
+        if approved:
+            self._reveal(row[0])
+        else:
+            self._set_state(row[0], records_pb2.RECORD_STATE_REJECTED)
+            self._event(row[0], version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
+        return True
+
+    def release_submissions(self, feed: FeedId) -> None:
+        if self._find_id(feed) is None:
+            return
+        rows = self._connection.execute(
+            "SELECT rid FROM record WHERE feed = ? AND state = ?", (self._id(feed), records_pb2.RECORD_STATE_SUBMITTED)
+        ).fetchall()
+        for (rid,) in rows:
+            self._reveal(rid)
+
+    def _reveal(self, rid: int) -> None:
+        """A submission is shown to everybody from now on; without its content it waits for that as any other would."""
+        version, held = self._connection.execute(
+            "SELECT r.version, (SELECT LENGTH(e.content) FROM entry e WHERE e.pos = (r.feed << 40) + v.idx)"
+            " FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version WHERE r.rid = ?",
+            (rid,),
+        ).fetchone()
+        self._set_state(rid, records_pb2.RECORD_STATE_PUBLISHED if held else records_pb2.RECORD_STATE_CONTENT_MISSING)
+        self._event(rid, version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
+
+    def _set_state(self, rid: int, state: int) -> None:
+        self._connection.execute("UPDATE record SET state = ? WHERE rid = ?", (state, rid))
+
+    def void_beyond(self, feed: FeedId, size: int) -> None:
+        rows = self._connection.execute(
+            "SELECT r.rid, r.version, r.state FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version"
+            " WHERE r.feed = ? AND r.source = 0 AND v.idx >= ?",
+            (self._id(feed), size),
+        ).fetchall()
+        for row in rows:
+            self._retract(Reason.EPOCH_SUPERSEDED.value, micros_now(), *row)
 
     def put_problem(self, feed: FeedId, index: int, problem: Problem) -> None:
         self._connection.execute(
@@ -342,9 +479,9 @@ class SqliteTransaction(Queries):
 
     def forget_fold(self) -> None:
         """Throw away all that was folded, so that it is folded anew. Queued versions are put back by their owner."""
-        for table in ("member", "observation", "profile", "record", "version", "term", "record_text", "event", "problem"):
+        for table in ("member", "observation", "profile", "record", "version", "term", "record_text", "event", "problem", "affair"):
             self._connection.execute(f"DELETE FROM {table}")
-        self._connection.execute("UPDATE feed SET folded = 0")
+        self._connection.execute("UPDATE feed SET folded = 0, judged = 0")
 
     # The outbox and other local affairs.
 

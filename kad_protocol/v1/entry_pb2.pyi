@@ -10,7 +10,9 @@ beside its entry and is bound to it by a salted digest, so that content can be f
 """
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
@@ -63,6 +65,8 @@ class _MembershipStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """Its new entries are not relayed until it is reinstated; what it published before stays."""
     MEMBERSHIP_STATE_LEFT: _MembershipState.ValueType  # 3
     """Left of its own will; its history stays verifiable."""
+    MEMBERSHIP_STATE_APPLIED: _MembershipState.ValueType  # 4
+    """Has applied and waits for members to endorse it. Its feed is not taken yet."""
 
 class MembershipState(_MembershipState, metaclass=_MembershipStateEnumTypeWrapper):
     """Where a member stands."""
@@ -75,6 +79,8 @@ MEMBERSHIP_STATE_SUSPENDED: MembershipState.ValueType  # 2
 """Its new entries are not relayed until it is reinstated; what it published before stays."""
 MEMBERSHIP_STATE_LEFT: MembershipState.ValueType  # 3
 """Left of its own will; its history stays verifiable."""
+MEMBERSHIP_STATE_APPLIED: MembershipState.ValueType  # 4
+"""Has applied and waits for members to endorse it. Its feed is not taken yet."""
 Global___MembershipState: typing_extensions.TypeAlias = MembershipState
 
 class _MemberCategory:
@@ -101,6 +107,30 @@ MEMBER_CATEGORY_ASSOCIATE: MemberCategory.ValueType  # 2
 """Private sector, university, organisation or donor: reads, publishes where allowed, has no vote."""
 Global___MemberCategory: typing_extensions.TypeAlias = MemberCategory
 
+class _Mode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Mode.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    MODE_UNSPECIFIED: _Mode.ValueType  # 0
+    """Not given; read as networking."""
+    MODE_NETWORKING: _Mode.ValueType  # 1
+    """Authority is shared: the simpul mediates, nobody acts for another."""
+    MODE_SUBSIDIARITY: _Mode.ValueType  # 2
+    """Authority is delegated: the simpul does in a forum's name what a live mandate of that forum allows."""
+
+class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+    """How a federation shares its authority."""
+
+MODE_UNSPECIFIED: Mode.ValueType  # 0
+"""Not given; read as networking."""
+MODE_NETWORKING: Mode.ValueType  # 1
+"""Authority is shared: the simpul mediates, nobody acts for another."""
+MODE_SUBSIDIARITY: Mode.ValueType  # 2
+"""Authority is delegated: the simpul does in a forum's name what a live mandate of that forum allows."""
+Global___Mode: typing_extensions.TypeAlias = Mode
+
 @typing.final
 class Entry(google.protobuf.message.Message):
     """One entry of a feed. At most 64 KiB serialised; no personal data may stand in it."""
@@ -116,8 +146,20 @@ class Entry(google.protobuf.message.Message):
     KEY_ROTATION_FIELD_NUMBER: builtins.int
     OBSERVATION_FIELD_NUMBER: builtins.int
     MEMBERSHIP_FIELD_NUMBER: builtins.int
+    FOUNDING_FIELD_NUMBER: builtins.int
+    FINALITY_FIELD_NUMBER: builtins.int
+    CENSUS_FIELD_NUMBER: builtins.int
+    ACT_FIELD_NUMBER: builtins.int
+    MANDATE_FIELD_NUMBER: builtins.int
+    MANDATE_REVOCATION_FIELD_NUMBER: builtins.int
+    VETO_FIELD_NUMBER: builtins.int
+    ENDORSEMENT_FIELD_NUMBER: builtins.int
+    PROPOSAL_FIELD_NUMBER: builtins.int
+    VOTE_FIELD_NUMBER: builtins.int
+    DEPARTURE_FIELD_NUMBER: builtins.int
     previous_authority: builtins.int
-    """Index of the latest earlier entry of this feed that changes who may do what: genesis, key rotation or membership.
+    """Index of the latest earlier entry of this feed that changes who may do what: genesis, key rotation, membership,
+    founding, and all that members decide with (mandate, revocation, veto, endorsement, proposal, vote, departure).
     0 (the genesis) where there was none other. Receivers refuse a wrong pointer, so walking these pointers back from
     any entry finds every such change with inclusion proofs alone.
     """
@@ -153,7 +195,51 @@ class Entry(google.protobuf.message.Message):
 
     @property
     def membership(self) -> Global___Membership:
-        """Only in a simpul's feed: a forum joined, left, was suspended or reinstated."""
+        """Only in a simpul's feed: a forum applied, joined, left, was suspended or reinstated, or began a new epoch."""
+
+    @property
+    def founding(self) -> Global___Founding:
+        """Only in a simpul's feed, before its first member: in which mode the federation begins."""
+
+    @property
+    def finality(self) -> Global___Finality:
+        """Only in a simpul's feed: proof that enough members confirm a checkpoint of it."""
+
+    @property
+    def census(self) -> Global___Census:
+        """Only in a simpul's feed: how much of everybody's feed it has observed, all at once."""
+
+    @property
+    def act(self) -> Global___Act:
+        """Only in a simpul's feed: something done in the name of members, under their mandates."""
+
+    @property
+    def mandate(self) -> Global___Mandate:
+        """A forum hands a function up."""
+
+    @property
+    def mandate_revocation(self) -> Global___MandateRevocation:
+        """A forum takes it back."""
+
+    @property
+    def veto(self) -> Global___Veto:
+        """A forum objects to something that was done in its name."""
+
+    @property
+    def endorsement(self) -> Global___Endorsement:
+        """A member speaks for a forum that wants to join."""
+
+    @property
+    def proposal(self) -> Global___Proposal:
+        """A member puts something to the vote."""
+
+    @property
+    def vote(self) -> Global___Vote:
+        """A member votes."""
+
+    @property
+    def departure(self) -> Global___Departure:
+        """A member leaves, of its own will and at once."""
 
     def __init__(
         self,
@@ -167,10 +253,21 @@ class Entry(google.protobuf.message.Message):
         key_rotation: Global___KeyRotation | None = ...,
         observation: Global___Observation | None = ...,
         membership: Global___Membership | None = ...,
+        founding: Global___Founding | None = ...,
+        finality: Global___Finality | None = ...,
+        census: Global___Census | None = ...,
+        act: Global___Act | None = ...,
+        mandate: Global___Mandate | None = ...,
+        mandate_revocation: Global___MandateRevocation | None = ...,
+        veto: Global___Veto | None = ...,
+        endorsement: Global___Endorsement | None = ...,
+        proposal: Global___Proposal | None = ...,
+        vote: Global___Vote | None = ...,
+        departure: Global___Departure | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "genesis", b"genesis", "key_rotation", b"key_rotation", "membership", b"membership", "observation", b"observation", "profile_version", b"profile_version", "record_retraction", b"record_retraction", "record_version", b"record_version", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "genesis", b"genesis", "key_rotation", b"key_rotation", "membership", b"membership", "observation", b"observation", "previous_authority", b"previous_authority", "profile_version", b"profile_version", "record_retraction", b"record_retraction", "record_version", b"record_version", "time", b"time"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["genesis", "record_version", "record_retraction", "profile_version", "key_rotation", "observation", "membership"] | None: ...
+    def HasField(self, field_name: typing.Literal["act", b"act", "body", b"body", "census", b"census", "departure", b"departure", "endorsement", b"endorsement", "finality", b"finality", "founding", b"founding", "genesis", b"genesis", "key_rotation", b"key_rotation", "mandate", b"mandate", "mandate_revocation", b"mandate_revocation", "membership", b"membership", "observation", b"observation", "profile_version", b"profile_version", "proposal", b"proposal", "record_retraction", b"record_retraction", "record_version", b"record_version", "time", b"time", "veto", b"veto", "vote", b"vote"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["act", b"act", "body", b"body", "census", b"census", "departure", b"departure", "endorsement", b"endorsement", "finality", b"finality", "founding", b"founding", "genesis", b"genesis", "key_rotation", b"key_rotation", "mandate", b"mandate", "mandate_revocation", b"mandate_revocation", "membership", b"membership", "observation", b"observation", "previous_authority", b"previous_authority", "profile_version", b"profile_version", "proposal", b"proposal", "record_retraction", b"record_retraction", "record_version", b"record_version", "time", b"time", "veto", b"veto", "vote", b"vote"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["genesis", "record_version", "record_retraction", "profile_version", "key_rotation", "observation", "membership", "founding", "finality", "census", "act", "mandate", "mandate_revocation", "veto", "endorsement", "proposal", "vote", "departure"] | None: ...
 
 Global___Entry: typing_extensions.TypeAlias = Entry
 
@@ -420,6 +517,9 @@ class Membership(google.protobuf.message.Message):
     GENESIS_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     CATEGORY_FIELD_NUMBER: builtins.int
+    DECISION_FIELD_NUMBER: builtins.int
+    MANDATES_FIELD_NUMBER: builtins.int
+    RECOVERY_FIELD_NUMBER: builtins.int
     feed: builtins.str
     """Origin of the member's feed."""
     genesis: builtins.bytes
@@ -428,6 +528,18 @@ class Membership(google.protobuf.message.Message):
     """The state from here on."""
     category: Global___MemberCategory.ValueType
     """Full members vote, associates do not."""
+    decision: builtins.str
+    """Id of the accepted decision that this carries out; for a suspension or a reinstatement, which have no effect
+    without one. At most 26 characters.
+    """
+    @property
+    def mandates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MandateRef]:
+        """The mandates under which the simpul admits, in a subsidiarity federation; empty where members endorsed. At most 600."""
+
+    @property
+    def recovery(self) -> Global___Recovery:
+        """Only for a feed of an epoch above 0: proof that its owner began it."""
+
     def __init__(
         self,
         *,
@@ -435,7 +547,827 @@ class Membership(google.protobuf.message.Message):
         genesis: builtins.bytes = ...,
         state: Global___MembershipState.ValueType = ...,
         category: Global___MemberCategory.ValueType = ...,
+        decision: builtins.str = ...,
+        mandates: collections.abc.Iterable[Global___MandateRef] | None = ...,
+        recovery: Global___Recovery | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["category", b"category", "feed", b"feed", "genesis", b"genesis", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["recovery", b"recovery"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["category", b"category", "decision", b"decision", "feed", b"feed", "genesis", b"genesis", "mandates", b"mandates", "recovery", b"recovery", "state", b"state"]) -> None: ...
 
 Global___Membership: typing_extensions.TypeAlias = Membership
+
+@typing.final
+class Founding(google.protobuf.message.Message):
+    """How the federation begins, until its members adopt a charter. Has an effect only before the first member was admitted, so
+    whoever joins knows it; without it a federation begins as networking.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: builtins.int
+    mode: Global___Mode.ValueType
+    """The mode until a charter names one."""
+    def __init__(
+        self,
+        *,
+        mode: Global___Mode.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["mode", b"mode"]) -> None: ...
+
+Global___Founding: typing_extensions.TypeAlias = Founding
+
+@typing.final
+class Charter(google.protobuf.message.Message):
+    """The rules of a federation (AD/ART) as far as programs carry them out. Adopted by decision, replaced as a whole.
+
+    What no charter can take away: leaving, revoking a mandate, exchanging directly, one vote for each full member.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    ADMISSION_ENDORSEMENTS_FIELD_NUMBER: builtins.int
+    PARTICIPATION_PERCENT_FIELD_NUMBER: builtins.int
+    GENERAL_PERCENT_FIELD_NUMBER: builtins.int
+    MEMBERSHIP_PERCENT_FIELD_NUMBER: builtins.int
+    CHARTER_PERCENT_FIELD_NUMBER: builtins.int
+    NOTICE_HOURS_FIELD_NUMBER: builtins.int
+    COLLECTIVE_FIELD_NUMBER: builtins.int
+    LAG_SECONDS_FIELD_NUMBER: builtins.int
+    CHAIR_TERM_DAYS_FIELD_NUMBER: builtins.int
+    SEATS_FIELD_NUMBER: builtins.int
+    DOCUMENT_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """1 for the first charter, then without gaps."""
+    mode: Global___Mode.ValueType
+    """How authority is shared from the adoption on."""
+    admission_endorsements: builtins.int
+    """How many full members must endorse a forum before it is admitted. 0: the simpul admits whom it invited."""
+    participation_percent: builtins.int
+    """Share of the full members that must have voted, abstentions included, for a decision to be valid. Percent, 1 to 100."""
+    general_percent: builtins.int
+    """Share of yes among yes and no that accepts a general matter. 51 to 100; 100 is consensus, where abstaining does not block."""
+    membership_percent: builtins.int
+    """The same for suspending and reinstating a member."""
+    charter_percent: builtins.int
+    """The same for a new charter; never less than for general matters. A new charter must reach the share of the charter in
+    force and its own.
+    """
+    notice_hours: builtins.int
+    """Hours between the proposal of a new charter and its adoption, at least. A unanimous yes of all full members waives it.
+    At most 2,160 (90 days).
+    """
+    lag_seconds: builtins.int
+    """How long the simpul may take to observe what a witness holds before that witness stops confirming it. Seconds, 60 to
+    86,400; 0 means 600.
+    """
+    chair_term_days: builtins.int
+    """How long each full member has the chair before it passes to the next in the order of their ids. Days; 0: no chair."""
+    document: builtins.str
+    """Name of the record with the full text (kind regulation, instrument AD/ART). May be empty."""
+    @property
+    def collective(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CollectiveRule]:
+        """Functions that the simpul has only when enough members have mandated it. A collective function that is not listed needs
+        all full members.
+        """
+
+    @property
+    def seats(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Seat]:
+        """Other offices."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        mode: Global___Mode.ValueType = ...,
+        admission_endorsements: builtins.int = ...,
+        participation_percent: builtins.int = ...,
+        general_percent: builtins.int = ...,
+        membership_percent: builtins.int = ...,
+        charter_percent: builtins.int = ...,
+        notice_hours: builtins.int = ...,
+        collective: collections.abc.Iterable[Global___CollectiveRule] | None = ...,
+        lag_seconds: builtins.int = ...,
+        chair_term_days: builtins.int = ...,
+        seats: collections.abc.Iterable[Global___Seat] | None = ...,
+        document: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["admission_endorsements", b"admission_endorsements", "chair_term_days", b"chair_term_days", "charter_percent", b"charter_percent", "collective", b"collective", "document", b"document", "general_percent", b"general_percent", "lag_seconds", b"lag_seconds", "membership_percent", b"membership_percent", "mode", b"mode", "notice_hours", b"notice_hours", "participation_percent", b"participation_percent", "seats", b"seats", "version", b"version"]) -> None: ...
+
+Global___Charter: typing_extensions.TypeAlias = Charter
+
+@typing.final
+class CollectiveRule(google.protobuf.message.Message):
+    """When a collective function takes effect."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: builtins.int
+    PERCENT_FIELD_NUMBER: builtins.int
+    function: builtins.str
+    """"admit-members" or "represent"."""
+    percent: builtins.int
+    """Share of the full members with a live mandate for it. Percent, 51 to 100."""
+    def __init__(
+        self,
+        *,
+        function: builtins.str = ...,
+        percent: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["function", b"function", "percent", b"percent"]) -> None: ...
+
+Global___CollectiveRule: typing_extensions.TypeAlias = CollectiveRule
+
+@typing.final
+class Seat(google.protobuf.message.Message):
+    """An office and who holds it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: builtins.int
+    FEED_FIELD_NUMBER: builtins.int
+    title: builtins.str
+    """What it is called, for example "sekretaris". 1 to 80 characters."""
+    feed: builtins.str
+    """Origin of the feed of the full member that holds it."""
+    def __init__(
+        self,
+        *,
+        title: builtins.str = ...,
+        feed: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["feed", b"feed", "title", b"title"]) -> None: ...
+
+Global___Seat: typing_extensions.TypeAlias = Seat
+
+@typing.final
+class Mandate(google.protobuf.message.Message):
+    """"Until then, the simpul may do this in our name." Irreversible only in one way: a revocation is final, a new mandate is a
+    new id. It counts from where the simpul's log observes it to where that log observes its revocation, or until it expires.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    DELEGATE_FIELD_NUMBER: builtins.int
+    FUNCTION_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
+    SECTORS_FIELD_NUMBER: builtins.int
+    REGIONS_FIELD_NUMBER: builtins.int
+    NOT_BEFORE_FIELD_NUMBER: builtins.int
+    NOT_AFTER_FIELD_NUMBER: builtins.int
+    LEGAL_BASIS_FIELD_NUMBER: builtins.int
+    VETO_DAYS_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """A ULID in canonical upper case; unique in the feed."""
+    delegate: builtins.str
+    """Origin of the simpul's feed. It may not be handed on."""
+    function: builtins.str
+    """What is handed up: "publish-on-behalf", "curate", "consolidate-agenda", "harmonise-regulation", "represent" or
+    "admit-members".
+    """
+    legal_basis: builtins.str
+    """Name of the record with the legal basis (a joint decision, an agreement). May be empty."""
+    veto_days: builtins.int
+    """For how many days after an act the forum may veto it; 0 for not at all. What was published in a forum's name it may
+    always veto. At most 90.
+    """
+    @property
+    def kinds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[kad_protocol.v1.content_pb2.RecordKind.ValueType]:
+        """For which kinds of record. Required for publish-on-behalf and curate; not for the others, where the function says it."""
+
+    @property
+    def sectors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[kad_protocol.v1.content_pb2.Sector.ValueType]:
+        """For which government affairs; a record must name at least one, and none besides. Empty: for all."""
+
+    @property
+    def regions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """For which regions (kode wilayah) and all that lies below them; a record must name at least one, and none besides.
+        Empty: for all.
+        """
+
+    @property
+    def not_before(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """From when it counts."""
+
+    @property
+    def not_after(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when; at most 400 days after not_before."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        delegate: builtins.str = ...,
+        function: builtins.str = ...,
+        kinds: collections.abc.Iterable[kad_protocol.v1.content_pb2.RecordKind.ValueType] | None = ...,
+        sectors: collections.abc.Iterable[kad_protocol.v1.content_pb2.Sector.ValueType] | None = ...,
+        regions: collections.abc.Iterable[builtins.str] | None = ...,
+        not_before: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        not_after: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        legal_basis: builtins.str = ...,
+        veto_days: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["not_after", b"not_after", "not_before", b"not_before"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delegate", b"delegate", "function", b"function", "id", b"id", "kinds", b"kinds", "legal_basis", b"legal_basis", "not_after", b"not_after", "not_before", b"not_before", "regions", b"regions", "sectors", b"sectors", "veto_days", b"veto_days"]) -> None: ...
+
+Global___Mandate: typing_extensions.TypeAlias = Mandate
+
+@typing.final
+class MandateRevocation(google.protobuf.message.Message):
+    """Ends a mandate for good."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MANDATE_FIELD_NUMBER: builtins.int
+    mandate: builtins.str
+    """Id of the mandate, which stands earlier in the same feed."""
+    def __init__(
+        self,
+        *,
+        mandate: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["mandate", b"mandate"]) -> None: ...
+
+Global___MandateRevocation: typing_extensions.TypeAlias = MandateRevocation
+
+@typing.final
+class MandateRef(google.protobuf.message.Message):
+    """Names one mandate so that nothing else can be meant."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    INDEX_FIELD_NUMBER: builtins.int
+    LEAF_HASH_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the feed in which it stands."""
+    index: builtins.int
+    """Its index there."""
+    leaf_hash: builtins.bytes
+    """Leaf hash of that entry. 32 bytes."""
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+        index: builtins.int = ...,
+        leaf_hash: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["feed", b"feed", "index", b"index", "leaf_hash", b"leaf_hash"]) -> None: ...
+
+Global___MandateRef: typing_extensions.TypeAlias = MandateRef
+
+@typing.final
+class Act(google.protobuf.message.Message):
+    """Something that the simpul did in the name of members. It stands in the simpul's feed and cites what allows it; every node
+    judges it by the same rules, at this place of the simpul's log, and gives it no effect if it may not be. It is final when a
+    Finality entry covers it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Review(google.protobuf.message.Message):
+        """An answer to a submission that waits under a curate mandate."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        RECORD_FIELD_NUMBER: builtins.int
+        VERSION_FIELD_NUMBER: builtins.int
+        APPROVED_FIELD_NUMBER: builtins.int
+        record: builtins.str
+        """Id of the record."""
+        version: builtins.int
+        """Its version."""
+        approved: builtins.bool
+        """True: it is shown to everybody from here on."""
+        def __init__(
+            self,
+            *,
+            record: builtins.str = ...,
+            version: builtins.int = ...,
+            approved: builtins.bool = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["approved", b"approved", "record", b"record", "version", b"version"]) -> None: ...
+
+    @typing.final
+    class Statement(google.protobuf.message.Message):
+        """A national calendar, a consolidated regulation, a letter to a ministry. What it says travels beside the entry, as an
+        ActStatement.
+        """
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        ID_FIELD_NUMBER: builtins.int
+        DIGEST_FIELD_NUMBER: builtins.int
+        CONTENT_SIZE_FIELD_NUMBER: builtins.int
+        MEMBERS_FIELD_NUMBER: builtins.int
+        id: builtins.str
+        """A ULID; unique in the simpul's feed."""
+        digest: builtins.bytes
+        """Salted digest of the serialised ActStatement. 32 bytes."""
+        content_size: builtins.int
+        """Length of it without its salt, in bytes."""
+        @property
+        def members(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+            """Origins of the feeds of the members in whose name it is made: for represent all whose mandates are cited, otherwise
+            all whose records it deals with. 1 to 600.
+            """
+
+        def __init__(
+            self,
+            *,
+            id: builtins.str = ...,
+            digest: builtins.bytes = ...,
+            content_size: builtins.int = ...,
+            members: collections.abc.Iterable[builtins.str] | None = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["content_size", b"content_size", "digest", b"digest", "id", b"id", "members", b"members"]) -> None: ...
+
+    FUNCTION_FIELD_NUMBER: builtins.int
+    MANDATES_FIELD_NUMBER: builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: builtins.int
+    SECTORS_FIELD_NUMBER: builtins.int
+    REGIONS_FIELD_NUMBER: builtins.int
+    PUBLICATION_FIELD_NUMBER: builtins.int
+    WITHDRAWAL_FIELD_NUMBER: builtins.int
+    REVIEW_FIELD_NUMBER: builtins.int
+    STATEMENT_FIELD_NUMBER: builtins.int
+    function: builtins.str
+    """The function under which it was done, as in Mandate.function."""
+    on_behalf_of: builtins.str
+    """Origin of the feed of the forum in whose name a record is published, withdrawn or reviewed; empty for statements."""
+    @property
+    def mandates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___MandateRef]:
+        """The mandates that allow it. 1 to 600."""
+
+    @property
+    def sectors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[kad_protocol.v1.content_pb2.Sector.ValueType]:
+        """The government affairs of the record, so that the scope can be judged without its content; the content may name no
+        others.
+        """
+
+    @property
+    def regions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its regions, likewise."""
+
+    @property
+    def publication(self) -> Global___RecordVersion:
+        """publish-on-behalf: a version of a record of that forum. The simpul never touches a record that the forum wrote itself."""
+
+    @property
+    def withdrawal(self) -> Global___RecordRetraction:
+        """publish-on-behalf: such a record is withdrawn."""
+
+    @property
+    def review(self) -> Global___Act.Review:
+        """curate: a submission is let through, or turned down."""
+
+    @property
+    def statement(self) -> Global___Act.Statement:
+        """consolidate-agenda, harmonise-regulation, represent: a statement."""
+
+    def __init__(
+        self,
+        *,
+        function: builtins.str = ...,
+        mandates: collections.abc.Iterable[Global___MandateRef] | None = ...,
+        on_behalf_of: builtins.str = ...,
+        sectors: collections.abc.Iterable[kad_protocol.v1.content_pb2.Sector.ValueType] | None = ...,
+        regions: collections.abc.Iterable[builtins.str] | None = ...,
+        publication: Global___RecordVersion | None = ...,
+        withdrawal: Global___RecordRetraction | None = ...,
+        review: Global___Act.Review | None = ...,
+        statement: Global___Act.Statement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["deed", b"deed", "publication", b"publication", "review", b"review", "statement", b"statement", "withdrawal", b"withdrawal"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["deed", b"deed", "function", b"function", "mandates", b"mandates", "on_behalf_of", b"on_behalf_of", "publication", b"publication", "regions", b"regions", "review", b"review", "sectors", b"sectors", "statement", b"statement", "withdrawal", b"withdrawal"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["deed", b"deed"]) -> typing.Literal["publication", "withdrawal", "review", "statement"] | None: ...
+
+Global___Act: typing_extensions.TypeAlias = Act
+
+@typing.final
+class ActStatement(google.protobuf.message.Message):
+    """What a statement under mandates says."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Item(google.protobuf.message.Message):
+        """One record and what is said of it."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        RECORD_FIELD_NUMBER: builtins.int
+        VERSION_FIELD_NUMBER: builtins.int
+        START_TIME_FIELD_NUMBER: builtins.int
+        END_TIME_FIELD_NUMBER: builtins.int
+        NOTE_FIELD_NUMBER: builtins.int
+        record: builtins.str
+        """Its name, for example "forums/javapromo/records/01J..."."""
+        version: builtins.int
+        """The version that was looked at."""
+        note: builtins.str
+        """A note: the status of a regulation, why a date was moved. At most 2,000 characters."""
+        @property
+        def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+            """consolidate-agenda: when it takes place after clashes were resolved. May differ from what the record says."""
+
+        @property
+        def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+            """Until when."""
+
+        def __init__(
+            self,
+            *,
+            record: builtins.str = ...,
+            version: builtins.int = ...,
+            start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+            end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+            note: builtins.str = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "note", b"note", "record", b"record", "start_time", b"start_time", "version", b"version"]) -> None: ...
+
+    TITLE_FIELD_NUMBER: builtins.int
+    ADDRESSEE_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
+    title: builtins.str
+    """1 to 300 characters."""
+    addressee: builtins.str
+    """To whom, for example a ministry; for represent. At most 300 characters."""
+    text: builtins.str
+    """The text: the letter, or the consolidated wording. At most 100,000 characters."""
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ActStatement.Item]:
+        """The records that it deals with: dates for consolidate-agenda, regulations for harmonise-regulation. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        title: builtins.str = ...,
+        addressee: builtins.str = ...,
+        text: builtins.str = ...,
+        items: collections.abc.Iterable[Global___ActStatement.Item] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addressee", b"addressee", "items", b"items", "text", b"text", "title", b"title"]) -> None: ...
+
+Global___ActStatement: typing_extensions.TypeAlias = ActStatement
+
+@typing.final
+class Veto(google.protobuf.message.Message):
+    """"We do not agree with what was done in our name." From where it is observed the act has no effect in that forum's name."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    INDEX_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the simpul's feed."""
+    index: builtins.int
+    """Index of the act there."""
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+        index: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["feed", b"feed", "index", b"index"]) -> None: ...
+
+Global___Veto: typing_extensions.TypeAlias = Veto
+
+@typing.final
+class Endorsement(google.protobuf.message.Message):
+    """"We know this forum and want it as a member." One from each full member counts."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    GENESIS_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the feed of the forum that applied."""
+    genesis: builtins.bytes
+    """Leaf hash of its genesis. 32 bytes."""
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+        genesis: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["feed", b"feed", "genesis", b"genesis"]) -> None: ...
+
+Global___Endorsement: typing_extensions.TypeAlias = Endorsement
+
+@typing.final
+class Proposal(google.protobuf.message.Message):
+    """Something put to the vote. It is open from where the simpul's log observes it until its deadline has passed in that log, or
+    all full members have voted; members who joined later do not vote on it. The tally is the same everywhere.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class Standing(google.protobuf.message.Message):
+        """A member is suspended, or reinstated."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        FEED_FIELD_NUMBER: builtins.int
+        STATE_FIELD_NUMBER: builtins.int
+        feed: builtins.str
+        """Origin of its feed."""
+        state: Global___MembershipState.ValueType
+        """Suspended or active."""
+        def __init__(
+            self,
+            *,
+            feed: builtins.str = ...,
+            state: Global___MembershipState.ValueType = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["feed", b"feed", "state", b"state"]) -> None: ...
+
+    ID_FIELD_NUMBER: builtins.int
+    DEADLINE_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    CONTENT_SIZE_FIELD_NUMBER: builtins.int
+    CHARTER_FIELD_NUMBER: builtins.int
+    STANDING_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """A ULID; unique in the federation, the first observed counts."""
+    digest: builtins.bytes
+    """Salted digest of the serialised ProposalText. 32 bytes."""
+    content_size: builtins.int
+    """Length of it without its salt, in bytes."""
+    @property
+    def deadline(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when votes are taken, by the time of the simpul's log. At most a year away."""
+
+    @property
+    def charter(self) -> Global___Charter:
+        """A new charter."""
+
+    @property
+    def standing(self) -> Global___Proposal.Standing:
+        """A member's standing changes."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        deadline: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        digest: builtins.bytes = ...,
+        content_size: builtins.int = ...,
+        charter: Global___Charter | None = ...,
+        standing: Global___Proposal.Standing | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["charter", b"charter", "deadline", b"deadline", "matter", b"matter", "standing", b"standing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["charter", b"charter", "content_size", b"content_size", "deadline", b"deadline", "digest", b"digest", "id", b"id", "matter", b"matter", "standing", b"standing"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["matter", b"matter"]) -> typing.Literal["charter", "standing"] | None: ...
+
+Global___Proposal: typing_extensions.TypeAlias = Proposal
+
+@typing.final
+class ProposalText(google.protobuf.message.Message):
+    """The words of a proposal."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    title: builtins.str
+    """1 to 300 characters."""
+    text: builtins.str
+    """Why, for example the unpaid dues. At most 20,000 characters."""
+    def __init__(
+        self,
+        *,
+        title: builtins.str = ...,
+        text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["text", b"text", "title", b"title"]) -> None: ...
+
+Global___ProposalText: typing_extensions.TypeAlias = ProposalText
+
+@typing.final
+class Vote(google.protobuf.message.Message):
+    """How a member votes. The first vote of a member counts, and cannot be changed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Choice:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _ChoiceEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Vote._Choice.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        CHOICE_UNSPECIFIED: Vote._Choice.ValueType  # 0
+        """Not given; refused."""
+        CHOICE_YES: Vote._Choice.ValueType  # 1
+        """Setuju."""
+        CHOICE_NO: Vote._Choice.ValueType  # 2
+        """Tidak setuju."""
+        CHOICE_ABSTAIN: Vote._Choice.ValueType  # 3
+        """Abstain: counts for participation only."""
+
+    class Choice(_Choice, metaclass=_ChoiceEnumTypeWrapper):
+        """Yes, no, neither."""
+
+    CHOICE_UNSPECIFIED: Vote.Choice.ValueType  # 0
+    """Not given; refused."""
+    CHOICE_YES: Vote.Choice.ValueType  # 1
+    """Setuju."""
+    CHOICE_NO: Vote.Choice.ValueType  # 2
+    """Tidak setuju."""
+    CHOICE_ABSTAIN: Vote.Choice.ValueType  # 3
+    """Abstain: counts for participation only."""
+
+    PROPOSAL_FIELD_NUMBER: builtins.int
+    LEAF_HASH_FIELD_NUMBER: builtins.int
+    CHOICE_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    CONTENT_SIZE_FIELD_NUMBER: builtins.int
+    proposal: builtins.str
+    """Id of the proposal."""
+    leaf_hash: builtins.bytes
+    """Leaf hash of the proposal's entry: what is voted on cannot be exchanged. 32 bytes."""
+    choice: Global___Vote.Choice.ValueType
+    """The vote."""
+    digest: builtins.bytes
+    """Salted digest of a serialised VoteComment; empty without a comment, else 32 bytes."""
+    content_size: builtins.int
+    """Length of it without its salt, in bytes."""
+    def __init__(
+        self,
+        *,
+        proposal: builtins.str = ...,
+        leaf_hash: builtins.bytes = ...,
+        choice: Global___Vote.Choice.ValueType = ...,
+        digest: builtins.bytes = ...,
+        content_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["choice", b"choice", "content_size", b"content_size", "digest", b"digest", "leaf_hash", b"leaf_hash", "proposal", b"proposal"]) -> None: ...
+
+Global___Vote: typing_extensions.TypeAlias = Vote
+
+@typing.final
+class VoteComment(google.protobuf.message.Message):
+    """Why somebody voted so."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """At most 2,000 characters."""
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["text", b"text"]) -> None: ...
+
+Global___VoteComment: typing_extensions.TypeAlias = VoteComment
+
+@typing.final
+class Departure(google.protobuf.message.Message):
+    """The member leaves. Nobody has to agree; its mandates end with it, its history stays verifiable."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___Departure: typing_extensions.TypeAlias = Departure
+
+@typing.final
+class Finality(google.protobuf.message.Message):
+    """The quorum that the simpul got, in its own feed, so that what is final is the same for everybody and for ever."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: builtins.int
+    note: builtins.bytes
+    """A checkpoint of this feed, smaller than this entry's index, with the cosignatures of enough members. At most 48 KiB."""
+    def __init__(
+        self,
+        *,
+        note: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["note", b"note"]) -> None: ...
+
+Global___Finality: typing_extensions.TypeAlias = Finality
+
+@typing.final
+class Census(google.protobuf.message.Message):
+    """Everything observed so far, once an hour. It turns an omission into a short proof: who holds a checkpoint of a member that
+    was older than the census allows can show both.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: builtins.int
+    CONTENT_SIZE_FIELD_NUMBER: builtins.int
+    digest: builtins.bytes
+    """Salted digest of the serialised CensusList. 32 bytes."""
+    content_size: builtins.int
+    """Length of it without its salt, in bytes."""
+    def __init__(
+        self,
+        *,
+        digest: builtins.bytes = ...,
+        content_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["content_size", b"content_size", "digest", b"digest"]) -> None: ...
+
+Global___Census: typing_extensions.TypeAlias = Census
+
+@typing.final
+class CensusList(google.protobuf.message.Message):
+    """The list of a census."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBSERVATIONS_FIELD_NUMBER: builtins.int
+    @property
+    def observations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Observation]:
+        """The newest observation of every active member, sorted by feed. At most 5,000."""
+
+    def __init__(
+        self,
+        *,
+        observations: collections.abc.Iterable[Global___Observation] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["observations", b"observations"]) -> None: ...
+
+Global___CensusList: typing_extensions.TypeAlias = CensusList
+
+@typing.final
+class Recovery(google.protobuf.message.Message):
+    """The owner of a feed begins it anew, because its keys were stolen or lost: a new epoch, a new origin, new keys. What the old
+    epoch holds beyond the last good size is void.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: builtins.int
+    RECOVERY_KEYS_FIELD_NUMBER: builtins.int
+    ED25519_SIGNATURE_FIELD_NUMBER: builtins.int
+    MLDSA44_SIGNATURE_FIELD_NUMBER: builtins.int
+    statement: builtins.bytes
+    """The serialised RecoveryStatement."""
+    ed25519_signature: builtins.bytes
+    """Their signatures over the statement (DSSE, type application/vnd.kad.recovery.v1+protobuf)."""
+    mldsa44_signature: builtins.bytes
+    """ML-DSA-44. 2,420 bytes."""
+    @property
+    def recovery_keys(self) -> Global___KeySet:
+        """The recovery keys, whose hash stands in the genesis of the epoch before."""
+
+    def __init__(
+        self,
+        *,
+        statement: builtins.bytes = ...,
+        recovery_keys: Global___KeySet | None = ...,
+        ed25519_signature: builtins.bytes = ...,
+        mldsa44_signature: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["recovery_keys", b"recovery_keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ed25519_signature", b"ed25519_signature", "mldsa44_signature", b"mldsa44_signature", "recovery_keys", b"recovery_keys", "statement", b"statement"]) -> None: ...
+
+Global___Recovery: typing_extensions.TypeAlias = Recovery
+
+@typing.final
+class RecoveryStatement(google.protobuf.message.Message):
+    """What the recovery keys sign."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    LAST_GOOD_SIZE_FIELD_NUMBER: builtins.int
+    LAST_GOOD_ROOT_FIELD_NUMBER: builtins.int
+    NEXT_FEED_FIELD_NUMBER: builtins.int
+    NEXT_GENESIS_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the feed that is given up."""
+    last_good_size: builtins.int
+    """How many of its entries stay good."""
+    last_good_root: builtins.bytes
+    """Its root at that size. 32 bytes."""
+    next_feed: builtins.str
+    """Origin of the new feed: the same member, the next epoch."""
+    next_genesis: builtins.bytes
+    """Leaf hash of the new feed's genesis, which names the new keys and the hash of the next recovery keys. 32 bytes."""
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+        last_good_size: builtins.int = ...,
+        last_good_root: builtins.bytes = ...,
+        next_feed: builtins.str = ...,
+        next_genesis: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["feed", b"feed", "last_good_root", b"last_good_root", "last_good_size", b"last_good_size", "next_feed", b"next_feed", "next_genesis", b"next_genesis"]) -> None: ...
+
+Global___RecoveryStatement: typing_extensions.TypeAlias = RecoveryStatement

@@ -188,6 +188,88 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Too few members confirm the simpul's checkpoint so far."""
     ERROR_REASON_NOT_A_WITNESS: _ErrorReason.ValueType  # 80
     """A cosignature of somebody whose word does not count here, or under a checkpoint of somebody who is no simpul of this federation."""
+    ERROR_REASON_MODE_NOT_DECIDED: _ErrorReason.ValueType  # 81
+    """The members have not decided for the mode that the configuration asks for."""
+    ERROR_REASON_MANDATE_INVALID: _ErrorReason.ValueType  # 82
+    """A mandate that contradicts itself: its times, its function, its delegate, its scope."""
+    ERROR_REASON_MANDATE_UNKNOWN: _ErrorReason.ValueType  # 83
+    """A mandate that is not known at that place of the simpul's log, or is not the one that was cited."""
+    ERROR_REASON_MANDATE_REPEATED: _ErrorReason.ValueType  # 84
+    """A mandate with an id that was used before."""
+    ERROR_REASON_MANDATE_NOT_YET: _ErrorReason.ValueType  # 85
+    """A mandate that does not count yet."""
+    ERROR_REASON_MANDATE_EXPIRED: _ErrorReason.ValueType  # 86
+    """A mandate that has expired."""
+    ERROR_REASON_MANDATE_REVOKED: _ErrorReason.ValueType  # 87
+    """A mandate that was revoked."""
+    ERROR_REASON_MANDATE_SCOPE: _ErrorReason.ValueType  # 88
+    """A mandate that does not cover this function, kind, government affair or region."""
+    ERROR_REASON_MANDATES_TOO_FEW: _ErrorReason.ValueType  # 89
+    """Too few members have mandated a collective function."""
+    ERROR_REASON_ACT_INVALID: _ErrorReason.ValueType  # 90
+    """An act that contradicts itself, or fits no function."""
+    ERROR_REASON_ACT_TIME_WRONG: _ErrorReason.ValueType  # 91
+    """An act whose time goes back, or does not fit the time at which members confirmed it."""
+    ERROR_REASON_ACT_UNKNOWN: _ErrorReason.ValueType  # 92
+    """There is no such act."""
+    ERROR_REASON_ACT_VETOED: _ErrorReason.ValueType  # 93
+    """The act was vetoed."""
+    ERROR_REASON_VETO_TOO_LATE: _ErrorReason.ValueType  # 94
+    """The time for a veto has passed, or the mandate gives none."""
+    ERROR_REASON_RECORD_OF_OTHER_WRITER: _ErrorReason.ValueType  # 95
+    """A record that the forum wrote itself, which nobody may change in its name; or the reverse."""
+    ERROR_REASON_SUBMISSION_WAITS: _ErrorReason.ValueType  # 96
+    """The record waits until the simpul has reviewed it, as its forum's mandate asks."""
+    ERROR_REASON_SUBMISSION_REJECTED: _ErrorReason.ValueType  # 97
+    """The record was not let through by the simpul, to whom its forum gave that task."""
+    ERROR_REASON_CHARTER_INVALID: _ErrorReason.ValueType  # 98
+    """A charter that contradicts itself."""
+    ERROR_REASON_PROPOSAL_INVALID: _ErrorReason.ValueType  # 99
+    """A proposal that cannot be: its deadline, its matter."""
+    ERROR_REASON_PROPOSAL_UNKNOWN: _ErrorReason.ValueType  # 100
+    """There is no such proposal at that place, or it is not the one that was meant."""
+    ERROR_REASON_PROPOSAL_REPEATED: _ErrorReason.ValueType  # 101
+    """A proposal with an id that was used before."""
+    ERROR_REASON_VOTE_TOO_LATE: _ErrorReason.ValueType  # 102
+    """The vote came after the proposal was closed."""
+    ERROR_REASON_VOTE_REPEATED: _ErrorReason.ValueType  # 103
+    """This member has voted on that already; the first vote counts."""
+    ERROR_REASON_VOTE_NOT_ENTITLED: _ErrorReason.ValueType  # 104
+    """No vote on this: an associate, a suspended member, or one that joined later."""
+    ERROR_REASON_NOT_FULL_MEMBER: _ErrorReason.ValueType  # 105
+    """Only full members may do this."""
+    ERROR_REASON_ENDORSEMENTS_MISSING: _ErrorReason.ValueType  # 106
+    """Not enough members have endorsed the forum yet."""
+    ERROR_REASON_ENDORSEMENT_REPEATED: _ErrorReason.ValueType  # 107
+    """This member has endorsed that forum already."""
+    ERROR_REASON_CANDIDATE_UNKNOWN: _ErrorReason.ValueType  # 108
+    """Nobody of that name has applied."""
+    ERROR_REASON_DECISION_MISSING: _ErrorReason.ValueType  # 109
+    """A change of standing without the decision that it needs."""
+    ERROR_REASON_MEMBER_LEFT: _ErrorReason.ValueType  # 110
+    """The member has left the federation."""
+    ERROR_REASON_FOUNDING_TOO_LATE: _ErrorReason.ValueType  # 111
+    """The mode of a federation is set before its first member, and then only by its charter."""
+    ERROR_REASON_FINALITY_INVALID: _ErrorReason.ValueType  # 112
+    """A claim of a quorum that its cosignatures do not bear out."""
+    ERROR_REASON_CENSUS_WRONG: _ErrorReason.ValueType  # 113
+    """A census that is not what was observed."""
+    ERROR_REASON_OBSERVATION_CONTRADICTED: _ErrorReason.ValueType  # 114
+    """The simpul observed something else than what lies here."""
+    ERROR_REASON_OBSERVATION_WENT_BACK: _ErrorReason.ValueType  # 115
+    """The simpul observed less than before."""
+    ERROR_REASON_WAITING_FOR_FEED: _ErrorReason.ValueType  # 116
+    """What the simpul observed has not arrived here yet."""
+    ERROR_REASON_OBSERVATION_LAGGING: _ErrorReason.ValueType  # 117
+    """The simpul does not observe what has been here for longer than the charter allows."""
+    ERROR_REASON_RECOVERY_INVALID: _ErrorReason.ValueType  # 118
+    """A new epoch without proof that the owner of the feed began it."""
+    ERROR_REASON_ENTRY_NOT_AVAILABLE_TO_ROLE: _ErrorReason.ValueType  # 119
+    """An entry of a kind that its author cannot write: a simpul's by a forum, or a forum's by a simpul."""
+    ERROR_REASON_FUNCTION_UNKNOWN: _ErrorReason.ValueType  # 120
+    """A function that nobody can hand up."""
+    ERROR_REASON_MANDATE_OVERLAPS: _ErrorReason.ValueType  # 121
+    """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -354,4 +436,86 @@ ERROR_REASON_NOT_WITNESSED: ErrorReason.ValueType  # 79
 """Too few members confirm the simpul's checkpoint so far."""
 ERROR_REASON_NOT_A_WITNESS: ErrorReason.ValueType  # 80
 """A cosignature of somebody whose word does not count here, or under a checkpoint of somebody who is no simpul of this federation."""
+ERROR_REASON_MODE_NOT_DECIDED: ErrorReason.ValueType  # 81
+"""The members have not decided for the mode that the configuration asks for."""
+ERROR_REASON_MANDATE_INVALID: ErrorReason.ValueType  # 82
+"""A mandate that contradicts itself: its times, its function, its delegate, its scope."""
+ERROR_REASON_MANDATE_UNKNOWN: ErrorReason.ValueType  # 83
+"""A mandate that is not known at that place of the simpul's log, or is not the one that was cited."""
+ERROR_REASON_MANDATE_REPEATED: ErrorReason.ValueType  # 84
+"""A mandate with an id that was used before."""
+ERROR_REASON_MANDATE_NOT_YET: ErrorReason.ValueType  # 85
+"""A mandate that does not count yet."""
+ERROR_REASON_MANDATE_EXPIRED: ErrorReason.ValueType  # 86
+"""A mandate that has expired."""
+ERROR_REASON_MANDATE_REVOKED: ErrorReason.ValueType  # 87
+"""A mandate that was revoked."""
+ERROR_REASON_MANDATE_SCOPE: ErrorReason.ValueType  # 88
+"""A mandate that does not cover this function, kind, government affair or region."""
+ERROR_REASON_MANDATES_TOO_FEW: ErrorReason.ValueType  # 89
+"""Too few members have mandated a collective function."""
+ERROR_REASON_ACT_INVALID: ErrorReason.ValueType  # 90
+"""An act that contradicts itself, or fits no function."""
+ERROR_REASON_ACT_TIME_WRONG: ErrorReason.ValueType  # 91
+"""An act whose time goes back, or does not fit the time at which members confirmed it."""
+ERROR_REASON_ACT_UNKNOWN: ErrorReason.ValueType  # 92
+"""There is no such act."""
+ERROR_REASON_ACT_VETOED: ErrorReason.ValueType  # 93
+"""The act was vetoed."""
+ERROR_REASON_VETO_TOO_LATE: ErrorReason.ValueType  # 94
+"""The time for a veto has passed, or the mandate gives none."""
+ERROR_REASON_RECORD_OF_OTHER_WRITER: ErrorReason.ValueType  # 95
+"""A record that the forum wrote itself, which nobody may change in its name; or the reverse."""
+ERROR_REASON_SUBMISSION_WAITS: ErrorReason.ValueType  # 96
+"""The record waits until the simpul has reviewed it, as its forum's mandate asks."""
+ERROR_REASON_SUBMISSION_REJECTED: ErrorReason.ValueType  # 97
+"""The record was not let through by the simpul, to whom its forum gave that task."""
+ERROR_REASON_CHARTER_INVALID: ErrorReason.ValueType  # 98
+"""A charter that contradicts itself."""
+ERROR_REASON_PROPOSAL_INVALID: ErrorReason.ValueType  # 99
+"""A proposal that cannot be: its deadline, its matter."""
+ERROR_REASON_PROPOSAL_UNKNOWN: ErrorReason.ValueType  # 100
+"""There is no such proposal at that place, or it is not the one that was meant."""
+ERROR_REASON_PROPOSAL_REPEATED: ErrorReason.ValueType  # 101
+"""A proposal with an id that was used before."""
+ERROR_REASON_VOTE_TOO_LATE: ErrorReason.ValueType  # 102
+"""The vote came after the proposal was closed."""
+ERROR_REASON_VOTE_REPEATED: ErrorReason.ValueType  # 103
+"""This member has voted on that already; the first vote counts."""
+ERROR_REASON_VOTE_NOT_ENTITLED: ErrorReason.ValueType  # 104
+"""No vote on this: an associate, a suspended member, or one that joined later."""
+ERROR_REASON_NOT_FULL_MEMBER: ErrorReason.ValueType  # 105
+"""Only full members may do this."""
+ERROR_REASON_ENDORSEMENTS_MISSING: ErrorReason.ValueType  # 106
+"""Not enough members have endorsed the forum yet."""
+ERROR_REASON_ENDORSEMENT_REPEATED: ErrorReason.ValueType  # 107
+"""This member has endorsed that forum already."""
+ERROR_REASON_CANDIDATE_UNKNOWN: ErrorReason.ValueType  # 108
+"""Nobody of that name has applied."""
+ERROR_REASON_DECISION_MISSING: ErrorReason.ValueType  # 109
+"""A change of standing without the decision that it needs."""
+ERROR_REASON_MEMBER_LEFT: ErrorReason.ValueType  # 110
+"""The member has left the federation."""
+ERROR_REASON_FOUNDING_TOO_LATE: ErrorReason.ValueType  # 111
+"""The mode of a federation is set before its first member, and then only by its charter."""
+ERROR_REASON_FINALITY_INVALID: ErrorReason.ValueType  # 112
+"""A claim of a quorum that its cosignatures do not bear out."""
+ERROR_REASON_CENSUS_WRONG: ErrorReason.ValueType  # 113
+"""A census that is not what was observed."""
+ERROR_REASON_OBSERVATION_CONTRADICTED: ErrorReason.ValueType  # 114
+"""The simpul observed something else than what lies here."""
+ERROR_REASON_OBSERVATION_WENT_BACK: ErrorReason.ValueType  # 115
+"""The simpul observed less than before."""
+ERROR_REASON_WAITING_FOR_FEED: ErrorReason.ValueType  # 116
+"""What the simpul observed has not arrived here yet."""
+ERROR_REASON_OBSERVATION_LAGGING: ErrorReason.ValueType  # 117
+"""The simpul does not observe what has been here for longer than the charter allows."""
+ERROR_REASON_RECOVERY_INVALID: ErrorReason.ValueType  # 118
+"""A new epoch without proof that the owner of the feed began it."""
+ERROR_REASON_ENTRY_NOT_AVAILABLE_TO_ROLE: ErrorReason.ValueType  # 119
+"""An entry of a kind that its author cannot write: a simpul's by a forum, or a forum's by a simpul."""
+ERROR_REASON_FUNCTION_UNKNOWN: ErrorReason.ValueType  # 120
+"""A function that nobody can hand up."""
+ERROR_REASON_MANDATE_OVERLAPS: ErrorReason.ValueType  # 121
+"""A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

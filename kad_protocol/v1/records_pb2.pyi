@@ -41,6 +41,10 @@ class _RecordStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Withdrawn by its author."""
     RECORD_STATE_CONTENT_MISSING: _RecordState.ValueType  # 4
     """Its entry is here and verifies, its content has not arrived yet."""
+    RECORD_STATE_SUBMITTED: _RecordState.ValueType  # 5
+    """Its forum asked the simpul to review such records before others read them, and that has not happened yet."""
+    RECORD_STATE_REJECTED: _RecordState.ValueType  # 6
+    """Reviewed, and not let through."""
 
 class RecordState(_RecordState, metaclass=_RecordStateEnumTypeWrapper):
     """Where a record stands on this node."""
@@ -55,6 +59,10 @@ RECORD_STATE_RETRACTED: RecordState.ValueType  # 3
 """Withdrawn by its author."""
 RECORD_STATE_CONTENT_MISSING: RecordState.ValueType  # 4
 """Its entry is here and verifies, its content has not arrived yet."""
+RECORD_STATE_SUBMITTED: RecordState.ValueType  # 5
+"""Its forum asked the simpul to review such records before others read them, and that has not happened yet."""
+RECORD_STATE_REJECTED: RecordState.ValueType  # 6
+"""Reviewed, and not let through."""
 Global___RecordState: typing_extensions.TypeAlias = RecordState
 
 class _RecordEventType:
@@ -73,6 +81,8 @@ class _RecordEventTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """Withdrawn."""
     RECORD_EVENT_TYPE_CONTENT_ARRIVED: _RecordEventType.ValueType  # 4
     """The content of a version arrived after its entry."""
+    RECORD_EVENT_TYPE_REVIEWED: _RecordEventType.ValueType  # 5
+    """The simpul has reviewed a submission, as its forum asked it to; or it need not wait for that any longer."""
 
 class RecordEventType(_RecordEventType, metaclass=_RecordEventTypeEnumTypeWrapper):
     """What happened to a record."""
@@ -87,6 +97,8 @@ RECORD_EVENT_TYPE_RETRACTED: RecordEventType.ValueType  # 3
 """Withdrawn."""
 RECORD_EVENT_TYPE_CONTENT_ARRIVED: RecordEventType.ValueType  # 4
 """The content of a version arrived after its entry."""
+RECORD_EVENT_TYPE_REVIEWED: RecordEventType.ValueType  # 5
+"""The simpul has reviewed a submission, as its forum asked it to; or it need not wait for that any longer."""
 Global___RecordEventType: typing_extensions.TypeAlias = RecordEventType
 
 @typing.final
@@ -108,6 +120,7 @@ class Record(google.protobuf.message.Message):
     OBSERVATION_FIELD_NUMBER: builtins.int
     RETRACTION_REASON_FIELD_NUMBER: builtins.int
     LATEST_VERSION_FIELD_NUMBER: builtins.int
+    PUBLISHED_BY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"forums/{forum}/records/{record}", for example "forums/kartamantul/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B". Output only."""
     version: builtins.int
@@ -130,6 +143,10 @@ class Record(google.protobuf.message.Message):
     """Why it was withdrawn; only in state RETRACTED. Output only."""
     latest_version: builtins.int
     """The newest version of this record. Output only."""
+    published_by: builtins.str
+    """Origin of the simpul's feed, if the simpul published this in the forum's name under a mandate; feed and index then name the
+    act there, and its forum may veto it. Output only.
+    """
     @property
     def content(self) -> kad_protocol.v1.content_pb2.Content:
         """What it says. Empty when it was retracted or has not arrived."""
@@ -158,9 +175,10 @@ class Record(google.protobuf.message.Message):
         observation: builtins.int | None = ...,
         retraction_reason: builtins.str = ...,
         latest_version: builtins.int = ...,
+        published_by: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_index", b"_index", "_observation", b"_observation", "content", b"content", "create_time", b"create_time", "index", b"index", "observation", b"observation", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_index", b"_index", "_observation", b"_observation", "audience", b"audience", "content", b"content", "create_time", b"create_time", "feed", b"feed", "index", b"index", "kind", b"kind", "latest_version", b"latest_version", "name", b"name", "observation", b"observation", "retraction_reason", b"retraction_reason", "state", b"state", "update_time", b"update_time", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_index", b"_index", "_observation", b"_observation", "audience", b"audience", "content", b"content", "create_time", b"create_time", "feed", b"feed", "index", b"index", "kind", b"kind", "latest_version", b"latest_version", "name", b"name", "observation", b"observation", "published_by", b"published_by", "retraction_reason", b"retraction_reason", "state", b"state", "update_time", b"update_time", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_index", b"_index"]) -> typing.Literal["index"] | None: ...
     @typing.overload

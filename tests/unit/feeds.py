@@ -59,7 +59,7 @@ def attempt(log: Any) -> Iterator[None]:
         log._connection.execute("RELEASE attempt")
 
 
-@dataclass
+@dataclass(eq=False)
 class Author:
     """A member who writes."""
 

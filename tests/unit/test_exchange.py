@@ -12,8 +12,7 @@ from kad_node.fence import Fence, FenceState
 from kad_node.replica import StoreReplica
 from kad_node.store.sqlite import SqliteStore
 from kad_protocol import feed as feeds
-from kad_protocol import fold, merkle
-from kad_protocol.authority import policy
+from kad_protocol import merkle, order
 from kad_protocol.entry import genesis_entry
 from kad_protocol.errors import KadError, Reason
 from kad_protocol.exchange import Limits, Session
@@ -52,7 +51,7 @@ class Member:
         state = tx.feed(self.feed)
         if state is not None and state.tail > state.size:
             feeds.seal(tx, self.feed, lambda _: self.signer)
-        return fold.advance(tx, policy("networking"), 500) >= 500
+        return order.advance(tx, 500) >= 500
 
     async def pin(self, other: Member) -> None:
         await self.store.write(lambda tx: feeds.pin(tx, other.feed, other.genesis))

@@ -10,8 +10,7 @@ import pytest
 from kad_node.store.memory import MemoryLog
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol import fold
-from kad_protocol.authority import policy
+from kad_protocol import order
 from kad_protocol.entry import new_entry
 from kad_protocol.errors import Reason
 from kad_protocol.feed import Draft
@@ -22,7 +21,6 @@ from tests.unit.feeds import FEED, Author, SqliteLog, draft
 if TYPE_CHECKING:
     from pathlib import Path
 
-NETWORKING = policy("networking")
 PUBLISHED, MISSING, RETRACTED = (
     records_pb2.RECORD_STATE_PUBLISHED,
     records_pb2.RECORD_STATE_CONTENT_MISSING,
@@ -44,7 +42,7 @@ def receive(folder: Path, author: Author, *, strip: bool = False) -> SqliteLog:
     if strip:
         batch.ClearField("contents")
     feeds.extend(tx, batch, batch.checkpoint)
-    while fold.advance(tx, NETWORKING, 3) >= 3:
+    while order.advance(tx, 3) >= 3:
         pass
     return tx
 
@@ -53,7 +51,7 @@ def supply(tx: SqliteLog, author: Author) -> None:
     for stored in author.log.entries(author.feed, 0, 1000, 1 << 30):
         if stored.content:
             feeds.supply_content(tx, author.feed, stored.index, stored.content)
-            fold.content_arrived(tx, author.feed, stored.index)
+            order.content_arrived(tx, author.feed, stored.index)
 
 
 def records(tx: SqliteLog) -> dict[str, tuple[int, int]]:
@@ -174,7 +172,7 @@ def test_folding_anew_gives_the_same(tmp_path: Path, author: Author) -> None:
     before = (records(tx), problems(tx))
     tx.forget_fold()
     assert records(tx) == {}
-    fold.advance(tx, NETWORKING, 1000)
+    order.advance(tx, 1000)
     assert (records(tx), problems(tx)) == before
 
 
@@ -185,7 +183,7 @@ def test_the_limit_is_kept_and_what_is_left_follows(tmp_path: Path, author: Auth
     feeds.pin(tx, FEED, author.genesis)
     batch = author.batch(0)
     feeds.extend(tx, batch, batch.checkpoint)
-    done = [fold.advance(tx, NETWORKING, limit) for _ in range(6)]
+    done = [order.advance(tx, limit) for _ in range(6)]
     assert sum(done) == 5
     assert max(done) == limit
     assert done[-1] == 0
@@ -239,5 +237,5 @@ def test_an_observation_that_cannot_be_is_a_problem_and_stops_nobody(tmp_path: P
     batch = author.batch(0)
     feeds.extend(tx, batch, batch.checkpoint)
     tx.save_feed(replace(tx.feed(FEED), role=entry_pb2.MEMBER_ROLE_SIMPUL))
-    fold.advance(tx, NETWORKING, 10)
+    order.advance(tx, 10)
     assert list(problems(tx)) == [1]

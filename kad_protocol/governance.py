@@ -1,0 +1,1008 @@
+"""The affairs of a federation, folded in the order of its simpul's log: members, mandates, decisions, charter, what is final.
+
+Order comes from the simpul's observations, never from clocks: what a member wrote counts from the place where that log first observes
+it. So everybody who holds the same feeds gets the same state at the same place, and what was lawful there is never judged again.
+
+``Governance`` is one federation at one place. Its state lies in ``Items``, a small map that a store keeps in the same transaction as the
+feeds (a dict in tests). It decides and remembers; what follows for records, feeds and witnesses it hands out as ``effects``, which
+``kad_protocol.order`` carries out.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from kad_protocol.authority import FUNCTIONS, Action, Policy, Question, Verdict, is_within_regions, member_name, policy, threshold
+from kad_protocol.entry import log_keys_of
+from kad_protocol.errors import InvalidInputError, KadError, Reason, VerificationError
+from kad_protocol.keys import recovery_digest
+from kad_protocol.names import FeedId, is_record_id
+from kad_protocol.note import Checkpoint, Note, verify_cosignatures
+from kad_protocol.statement import RECOVERY, verify_statement
+from kad_protocol.v1 import entry_pb2, governance_pb2
+from kad_protocol.witness import is_confirmed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+__all__ = [
+    "FOUNDING_RULES",
+    "LONGEST_MANDATE_DAYS",
+    "Effect",
+    "Governance",
+    "Items",
+    "Pinned",
+    "Refused",
+    "Released",
+    "Standing",
+    "Superseded",
+    "Withdrawn",
+    "check_charter",
+    "check_mandate",
+]
+
+_DAY = 86_400 * 1_000_000
+_MINUTE = 60 * 1_000_000
+LONGEST_MANDATE_DAYS = 400
+_LONGEST_DEADLINE_DAYS = 366
+#: How far the time of an act may lie beyond the time at which members confirmed it: clocks differ.
+_CLOCK_TOLERANCE = 5 * _MINUTE
+DEFAULT_LAG_SECONDS = 600
+_MIN_LAG_SECONDS = 60
+
+#: What holds before the members have adopted a charter: the simpul admits whom it invited, decisions are by consensus.
+FOUNDING_RULES = entry_pb2.Charter(
+    version=0,
+    mode=entry_pb2.MODE_NETWORKING,
+    admission_endorsements=0,
+    participation_percent=67,
+    general_percent=100,
+    membership_percent=100,
+    charter_percent=100,
+    notice_hours=0,
+    lag_seconds=DEFAULT_LAG_SECONDS,
+)
+
+_ACTIVE, _SUSPENDED, _LEFT, _APPLIED = (
+    entry_pb2.MEMBERSHIP_STATE_ACTIVE,
+    entry_pb2.MEMBERSHIP_STATE_SUSPENDED,
+    entry_pb2.MEMBERSHIP_STATE_LEFT,
+    entry_pb2.MEMBERSHIP_STATE_APPLIED,
+)
+_ASSOCIATE = entry_pb2.MEMBER_CATEGORY_ASSOCIATE
+_YES, _NO, _ABSTAIN = entry_pb2.Vote.CHOICE_YES, entry_pb2.Vote.CHOICE_NO, entry_pb2.Vote.CHOICE_ABSTAIN
+_Mandate, _Act, _Decision = governance_pb2.GrantedMandate, governance_pb2.PerformedAct, governance_pb2.Decision
+
+#: What a suspended member may still write with effect: nothing can take these away.
+_ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis"})
+
+
+class Items(Protocol):
+    """Where the state of one federation lies: a map of small serialised messages, in the transaction of the feeds."""
+
+    def get(self, kind: str, key: str) -> bytes | None:
+        """One item."""
+
+    def put(self, kind: str, key: str, value: bytes) -> None:
+        """Insert or replace."""
+
+    def delete(self, kind: str, key: str) -> None:
+        """Forget."""
+
+    def all(self, kind: str, prefix: str = "") -> list[tuple[str, bytes]]:
+        """Items of a kind whose key begins so, by key."""
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
+    """An entry has no effect."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A feed is accepted from now on."""
+
+    feed: FeedId
+    genesis: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A member's standing changed."""
+
+    feed: FeedId
+    state: int
+    category: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What an act published has no effect any more."""
+
+    act: governance_pb2.PerformedAct
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Submissions of a forum need not wait any longer."""
+
+    feed: FeedId
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A feed was given up by its owner; what it holds beyond ``good_size`` is void."""
+
+    feed: FeedId
+    good_size: int
+
+
+Effect = Pinned | Standing | Withdrawn | Released | Superseded
+
+
+def check_mandate(mandate: entry_pb2.Mandate, own: FeedId, simpul: FeedId) -> None:
+    """Check what can be said of a mandate alone; its author and everybody else do.
+
+    Raises:
+        Refused: ``FUNCTION_UNKNOWN``, ``MANDATE_INVALID``.
+    """
+    function = FUNCTIONS.get(mandate.function)
+    if function is None:
+        raise Refused(Reason.FUNCTION_UNKNOWN, f"there is no function {mandate.function[:40]!r}; it is one of {', '.join(FUNCTIONS)}")
+    begin, end = _micros(mandate.not_before), _micros(mandate.not_after)
+    limited = bool(mandate.sectors or mandate.regions)
+    for wrong, why in (
+        (not is_record_id(mandate.id), "its id is no ULID"),
+        (mandate.delegate == own.origin, "nobody mandates itself"),
+        (not _same_member(mandate.delegate, simpul), f"it is for {mandate.delegate[:80]!r}, not for the simpul {simpul}"),
+        (not mandate.HasField("not_before") or not mandate.HasField("not_after") or end <= begin, "it ends before it begins"),
+        (end - begin > LONGEST_MANDATE_DAYS * _DAY, f"it lasts longer than {LONGEST_MANDATE_DAYS} days"),
+        (
+            bool(mandate.kinds) is not function.asks_kinds,
+            f"{function.name} {'needs' if function.asks_kinds else 'takes no'} kinds of record",
+        ),
+        (limited and not function.may_limit, f"{function.name} cannot be limited to government affairs or regions"),
+        (mandate.veto_days > 90, "a veto is possible for 90 days at most"),  # noqa: PLR2004 - said in the contract
+        (len(mandate.sectors) > 32 or len(mandate.regions) > 600 or len(mandate.kinds) > 8, "its scope is too long"),  # noqa: PLR2004
+    ):
+        if wrong:
+            raise Refused(Reason.MANDATE_INVALID, f"the mandate cannot be: {why}")
+
+
+def check_charter(charter: entry_pb2.Charter, current: entry_pb2.Charter, full_members: Iterable[str] | None = None) -> None:
+    """Check a charter against itself and the one in force.
+
+    Raises:
+        Refused: ``CHARTER_INVALID``.
+    """
+    rules = [rule.function for rule in charter.collective]
+    majorities = (charter.general_percent, charter.membership_percent, charter.charter_percent)
+    holders = set(full_members) if full_members is not None else None
+    for wrong, why in (
+        (charter.version != current.version + 1, f"it is version {charter.version}, {current.version + 1} is due"),
+        (charter.mode not in (entry_pb2.MODE_NETWORKING, entry_pb2.MODE_SUBSIDIARITY), "it names no mode"),
+        (not 1 <= charter.participation_percent <= 100, "participation is 1 to 100 percent"),  # noqa: PLR2004
+        (not all(51 <= percent <= 100 for percent in majorities), "a majority is 51 to 100 percent"),  # noqa: PLR2004
+        (charter.charter_percent < charter.general_percent, "changing the charter would need less than a general matter"),
+        (charter.notice_hours > 2160, "the notice is 90 days at most"),  # noqa: PLR2004
+        (len(rules) != len(set(rules)), "it has two rules for one function"),
+        (any(name not in FUNCTIONS or not FUNCTIONS[name].collective for name in rules), "a rule for a function that is not collective"),
+        (any(not 51 <= rule.percent <= 100 for rule in charter.collective), "a collective function needs 51 to 100 percent"),  # noqa: PLR2004
+        (charter.lag_seconds != 0 and not _MIN_LAG_SECONDS <= charter.lag_seconds <= 86_400, "the lag is 60 to 86,400 seconds"),  # noqa: PLR2004
+        (charter.admission_endorsements > 600 or charter.chair_term_days > 3660 or len(charter.seats) > 32, "a number is too large"),  # noqa: PLR2004
+        (holders is not None and any(seat.feed not in holders for seat in charter.seats), "a seat is held by nobody who is a full member"),
+    ):
+        if wrong:
+            raise Refused(Reason.CHARTER_INVALID, f"the charter cannot be: {why}")
+
+
+class Governance:
+    """One federation at one place of its simpul's log (``authority.Facts``)."""
+
+    def __init__(self, items: Items, simpul: FeedId) -> None:
+        self._items = items
+        self._simpul = simpul
+        kept = items.get("federation", "")
+        if kept is not None:
+            self.head = governance_pb2.Federation.FromString(kept)
+        else:
+            self.head = governance_pb2.Federation(simpul=simpul.origin, mode=entry_pb2.MODE_NETWORKING, charter=FOUNDING_RULES)
+        self.effects: list[Effect] = []
+
+    # Facts.
+
+    @property
+    def simpul(self) -> FeedId:
+        """See ``authority.Facts``."""
+        return self._simpul
+
+    @property
+    def charter(self) -> entry_pb2.Charter:
+        """See ``authority.Facts``."""
+        return self.head.charter
+
+    @property
+    def time(self) -> int:
+        """Time of the log, microseconds since 1970."""
+        return _micros(self.head.time)
+
+    @property
+    def policy(self) -> Policy:
+        """The mode in force."""
+        return policy(self.head.mode)
+
+    @property
+    def lag_seconds(self) -> int:
+        """How long the simpul may take to observe what a witness holds."""
+        return self.head.charter.lag_seconds or DEFAULT_LAG_SECONDS
+
+    def name_of(self, feed: FeedId) -> str:
+        """The name of a member of this federation."""
+        return member_name(feed, self._simpul.federation)
+
+    def member(self, name: str) -> governance_pb2.FederationMember | None:
+        """See ``authority.Facts``."""
+        kept = self._items.get("member", name)
+        return None if kept is None else governance_pb2.FederationMember.FromString(kept)
+
+    def members(self) -> list[governance_pb2.FederationMember]:
+        """Members and candidates, by name."""
+        return [governance_pb2.FederationMember.FromString(value) for _, value in self._items.all("member")]
+
+    def full_members(self) -> list[str]:
+        """See ``authority.Facts``."""
+        return [member.name for member in self._full()]
+
+    def _full(self) -> list[governance_pb2.FederationMember]:
+        return [member for member in self.members() if _votes(member)]
+
+    def mandate(self, ref: entry_pb2.MandateRef) -> governance_pb2.GrantedMandate | None:
+        """See ``authority.Facts``."""
+        key = self._items.get("mandate-place", f"{ref.feed} {ref.index}")
+        kept = self._items.get("mandate", key.decode()) if key is not None else None
+        granted = None if kept is None else _Mandate.FromString(kept)
+        return granted if granted is not None and granted.ref.leaf_hash == ref.leaf_hash else None
+
+    def mandates(self, name: str = "") -> list[governance_pb2.GrantedMandate]:
+        """Mandates of a member, or of all, oldest first for each."""
+        return [_Mandate.FromString(value) for _, value in self._items.all("mandate", f"{name}/" if name else "")]
+
+    def live(self, granted: governance_pb2.GrantedMandate, now: int) -> int:
+        """Where a mandate stands at a time."""
+        state = governance_pb2.GrantedMandate
+        member = self.member(granted.name.partition("/mandates/")[0])
+        if granted.end_position or member is None or member.state == _LEFT:
+            return state.STATE_REVOKED
+        if now >= _micros(granted.mandate.not_after):
+            return state.STATE_EXPIRED
+        if self.head.mode != entry_pb2.MODE_SUBSIDIARITY or member.state != _ACTIVE:
+            return state.STATE_DORMANT
+        return state.STATE_FUTURE if now < _micros(granted.mandate.not_before) else state.STATE_LIVE
+
+    def usable(self, function: str, now: int, name: str = "") -> list[governance_pb2.GrantedMandate]:
+        """Mandates that count now, for one function."""
+        return [
+            granted
+            for granted in self.mandates(name)
+            if granted.mandate.function == function and self.live(granted, now) == _Mandate.STATE_LIVE
+        ]
+
+    def curated(self, name: str, kind: int) -> bool:
+        """Do records of this kind wait for review before others read them?"""
+        if self._items.get("curating", name) is None or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
+            return False
+        return any(kind in granted.mandate.kinds for granted in self.usable("curate", self.time, name))
+
+    def decision(self, number: str) -> governance_pb2.Decision | None:
+        """A proposal by its id."""
+        kept = self._items.get("decision", number)
+        return None if kept is None else _Decision.FromString(kept)
+
+    def decisions(self) -> list[governance_pb2.Decision]:
+        """All proposals, oldest first (by id)."""
+        return [_Decision.FromString(value) for _, value in self._items.all("decision")]
+
+    def act(self, index: int) -> governance_pb2.PerformedAct | None:
+        """What the simpul did at an index of its feed."""
+        kept = self._items.get("act", _place(index))
+        return None if kept is None else _Act.FromString(kept)
+
+    def acts(self) -> list[governance_pb2.PerformedAct]:
+        """All acts, oldest first."""
+        return [_Act.FromString(value) for _, value in self._items.all("act")]
+
+    def chair(self, now: int) -> str:
+        """Who has the chair at a time; empty where the charter knows none."""
+        term, full = self.head.charter.chair_term_days * _DAY, self.full_members()
+        return full[max(0, now - _micros(self.head.charter_time)) // term % len(full)] if term and full else ""
+
+    def may(self, question: Question) -> Verdict:
+        """Ask the mode in force."""
+        return self.policy.may(question, self)
+
+    # The simpul's log, entry by entry.
+
+    def reach(self, position: int, micros: int) -> None:
+        """The log has come to an entry: its time is now, and what was due is closed."""
+        now = max(self.time, micros)
+        _set(self.head.time, now)
+        if self.head.HasField("next_deadline") and _micros(self.head.next_deadline) <= now:
+            for decision in self._open():
+                if _micros(decision.proposal.deadline) <= now:
+                    self._close(decision, position)
+        self.head.position = position + 1
+
+    def save(self) -> None:
+        """Keep where we are."""
+        self._items.put("federation", "", self.head.SerializeToString())
+
+    def found(self, founding: entry_pb2.Founding) -> None:
+        """The mode of the beginning.
+
+        Raises:
+            Refused: ``FOUNDING_TOO_LATE``.
+        """
+        if self.members() or self.head.charter.version:
+            raise Refused(Reason.FOUNDING_TOO_LATE, "the mode of a federation is set before its first member, and then only by its charter")
+        mode = entry_pb2.MODE_SUBSIDIARITY if founding.mode == entry_pb2.MODE_SUBSIDIARITY else entry_pb2.MODE_NETWORKING
+        self.head.mode = self.head.charter.mode = mode
+
+    def observed_size(self, feed: FeedId) -> int | None:
+        """How much of a member's feed was observed so far; None if it is no member's feed of today."""
+        member = self.member(self.name_of(feed))
+        return member.observed_size if member is not None and member.feed == feed.origin and member.state != _APPLIED else None
+
+    def observe(self, feed: FeedId, size: int) -> None:
+        """So much is observed now."""
+        member = self.member(self.name_of(feed))
+        if member is not None:
+            member.observed_size = size
+            self._keep_member(member)
+
+    def membership(self, position: int, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]) -> None:
+        """The simpul says where a forum stands; true only as far as the rules bear it out.
+
+        Args:
+            position: of the entry.
+            entry: what it says.
+            root_of: the root of a feed at a size, None if that is not here.
+
+        Raises:
+            Refused: with the rule that is broken.
+        """
+        feed = _feed(entry.feed)
+        if _same_member(feed.origin, self._simpul) or len(entry.genesis) != 32:  # noqa: PLR2004 - SHA-256
+            raise Refused(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
+        member = self.member(self.name_of(feed))
+        if entry.HasField("recovery"):
+            self._recover(position, feed, entry, member, root_of)
+        elif entry.state == _APPLIED:
+            self._apply(position, feed, entry, member)
+        elif entry.state == _ACTIVE and (member is None or member.state in (_APPLIED, _LEFT)):
+            self._admit(position, feed, entry, member)
+        elif member is None:
+            raise Refused(Reason.NOT_A_MEMBER, f"{feed} is no member")
+        elif member.feed != feed.origin or member.genesis != entry.genesis:
+            raise Refused(Reason.GENESIS_MISMATCH, f"{member.name} is known with another feed")
+        elif member.state != entry.state or (entry.category or member.category) != member.category:
+            raise Refused(Reason.DECISION_MISSING, f"only the members decide where {member.name} stands, and they have not")
+        elif entry.state == _SUSPENDED and entry.decision != member.decision:
+            raise Refused(Reason.DECISION_MISSING, f"{entry.decision or 'nothing'} is not the decision that suspended {member.name}")
+
+    def _apply(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
+        if member is not None and member.state not in (_APPLIED, _LEFT):
+            raise Refused(Reason.ALREADY_ENROLLED, f"{feed.forum} is a member already")
+        if member is not None and member.state == _APPLIED and member.genesis == entry.genesis:
+            return
+        self._put_member(position, feed, entry, _APPLIED)
+
+    def _admit(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
+        if feed.epoch and (member is None or member.feed != feed.origin):
+            raise Refused(Reason.RECOVERY_INVALID, f"{feed} is not the first epoch of that member, and nothing proves that it is the next")
+        if member is not None and member.state == _LEFT and FeedId.parse(member.feed) == feed and member.genesis != entry.genesis:
+            raise Refused(Reason.GENESIS_MISMATCH, f"{feed} was a member with another genesis")
+        self._may_admit(feed, entry, member)
+        self._put_member(position, feed, entry, _ACTIVE)
+        self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, entry.category)]
+
+    def _may_admit(self, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
+        full = self.full_members()
+        needed = min(self.head.charter.admission_endorsements, len(full))
+        given = set(member.endorsements) & set(full) if member is not None and member.genesis == entry.genesis else set()
+        if len(given) >= needed:
+            return
+        if entry.mandates:
+            question = Question(
+                self._simpul,
+                entry_pb2.MEMBER_ROLE_SIMPUL,
+                action=Action.ACT,
+                owner=feed,
+                function="admit-members",
+                cited=tuple(entry.mandates),
+                time=self.time,
+            )
+            verdict = self.may(question)
+            if verdict.allowed:
+                return
+            raise Refused(verdict.reason or Reason.NO_MANDATE, verdict.message)
+        raise Refused(Reason.ENDORSEMENTS_MISSING, f"{feed.forum} needs {needed} endorsements of full members, it has {len(given)}")
+
+    def _put_member(self, position: int, feed: FeedId, entry: entry_pb2.Membership, state: entry_pb2.MembershipState.ValueType) -> None:
+        fresh = governance_pb2.FederationMember(name=self.name_of(feed))
+        old = self.member(fresh.name)
+        if old is not None and old.feed == feed.origin and old.genesis == entry.genesis:
+            # Whoever comes back goes on where it left: what was taken once is not taken again.
+            fresh.CopyFrom(old)
+            del fresh.endorsements[:]
+        fresh.feed, fresh.genesis, fresh.state, fresh.position = feed.origin, entry.genesis, state, position
+        fresh.category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+        fresh.time.CopyFrom(self.head.time)
+        self._keep_member(fresh)
+
+    def _recover(  # noqa: C901 - one rule after the other
+        self,
+        position: int,
+        feed: FeedId,
+        entry: entry_pb2.Membership,
+        member: governance_pb2.FederationMember | None,
+        root_of: Callable[[FeedId, int], bytes | None],
+    ) -> None:
+        """The owner of a feed begins it anew; only the recovery keys, to which its genesis commits, can say so."""
+        if member is None or member.state == _APPLIED or not member.recovery_digest:
+            raise Refused(Reason.RECOVERY_INVALID, f"{feed} recovers a feed that is no member's")
+        old, recovery = FeedId.parse(member.feed), entry.recovery
+        if old == feed and member.genesis == entry.genesis:
+            return
+        try:
+            keys = log_keys_of(old.origin, recovery.recovery_keys.SerializeToString())
+            if recovery_digest(keys) != member.recovery_digest:
+                raise VerificationError(Reason.RECOVERY_INVALID, "these are not the recovery keys of that member")
+            verify_statement(keys, RECOVERY, recovery.statement, recovery.ed25519_signature, recovery.mldsa44_signature)
+            said = entry_pb2.RecoveryStatement.FromString(recovery.statement)
+        except (KadError, ValueError) as error:
+            raise Refused(Reason.RECOVERY_INVALID, f"the recovery does not verify: {error}") from error
+        fits = (
+            said.feed == old.origin
+            and said.next_feed == feed.origin
+            and feed == FeedId(old.federation, old.forum, old.epoch + 1)
+            and said.next_genesis == entry.genesis
+            and 1 <= said.last_good_size <= member.observed_size
+        )
+        if not fits or root_of(old, said.last_good_size) != said.last_good_root:
+            raise Refused(Reason.RECOVERY_INVALID, f"the recovery of {old} does not fit what was observed of it")
+        for granted in self.mandates(member.name):
+            if granted.ref.feed == old.origin and granted.ref.index >= said.last_good_size and not granted.end_position:
+                self._end_mandate(granted, position)
+        for decision in self._open():
+            # What a thief voted or proposed and nobody has closed yet does not count; the owner votes again.
+            kept = [vote for vote in decision.votes if vote.feed != old.origin or vote.index < said.last_good_size]
+            if decision.proposer == old.origin and decision.index >= said.last_good_size:
+                self._end_decision(decision, position, _Decision.STATE_REJECTED, "EPOCH_SUPERSEDED")
+            elif len(kept) != len(decision.votes):
+                del decision.votes[:]
+                decision.votes.extend(kept)
+                self._keep_decision(decision)
+        member.former.append(governance_pb2.FederationMember.FormerEpoch(feed=old.origin, good_size=said.last_good_size))
+        member.feed, member.genesis, member.observed_size, member.position = feed.origin, entry.genesis, 0, position
+        member.ClearField("recovery_digest")
+        member.time.CopyFrom(self.head.time)
+        self._keep_member(member)
+        self.effects += [Superseded(old, said.last_good_size), Standing(old, _LEFT, member.category), Pinned(feed, entry.genesis)]
+        self.effects.append(Standing(feed, member.state, member.category))
+
+    def finality(self, note: bytes, root_of: Callable[[FeedId, int], bytes | None]) -> None:
+        """The simpul shows the quorum that it got.
+
+        Raises:
+            Refused: ``FINALITY_INVALID``.
+        """
+        try:
+            parsed = Note.parse(note)
+            checkpoint = Checkpoint.parse(parsed.text)
+        except KadError as error:
+            raise Refused(Reason.FINALITY_INVALID, f"the note does not parse: {error}") from error
+        if checkpoint.origin != self._simpul.origin or not 1 <= checkpoint.size < self.head.position:
+            raise Refused(Reason.FINALITY_INVALID, "the note is not of an earlier place of this log")
+        if root_of(self._simpul, checkpoint.size) != checkpoint.root:
+            raise Refused(Reason.FINALITY_INVALID, "the note is of another history than this log")
+        everybody = [member for member in self._full() if member.HasField("witness_keys")]
+        times: dict[FeedId, int] = {}
+        for member in everybody:
+            feed = FeedId.parse(member.feed)
+            try:
+                times[feed] = verify_cosignatures(parsed, log_keys_of(feed.origin, member.witness_keys.SerializeToString())).time
+            except VerificationError as error:
+                if error.reason != Reason.SIGNATURE_MISSING:
+                    raise Refused(Reason.FINALITY_INVALID, f"a cosignature of {member.name} does not verify") from error
+        if not is_confirmed([FeedId.parse(member.feed) for member in self._full()], times):
+            raise Refused(Reason.FINALITY_INVALID, f"{len(times)} members confirm it; that is no quorum")
+        if checkpoint.size > self.head.final_size:
+            self.head.final_size = checkpoint.size
+            self._finalise(int(statistics.median(times.values())) * 1_000_000)
+
+    def _finalise(self, confirmed: int) -> None:
+        """What waited for the quorum is final, unless the confirmation shows that its time was wrong."""
+        for key, value in self._items.all("awaiting"):
+            if int(key) >= self.head.final_size:
+                break
+            self._items.delete("awaiting", key)
+            if not value:
+                performed = self.act(int(key))
+                if performed is not None and performed.state == _Act.STATE_UNWITNESSED:
+                    self._finalise_act(performed, confirmed)
+            elif (decision := self.decision(value.decode())) is not None:
+                decision.final = True
+                self._keep_decision(decision)
+
+    def _finalise_act(self, performed: governance_pb2.PerformedAct, confirmed: int) -> None:
+        done = _micros(performed.time)
+        expired = any(
+            granted is None or _micros(granted.mandate.not_after) <= confirmed
+            for granted in (self.mandate(ref) for ref in performed.act.mandates)
+        )
+        # A log that holds its time back could act under a mandate that has run out: so a late confirmation must find it still running.
+        if done > confirmed + _CLOCK_TOLERANCE or (confirmed > done + _CLOCK_TOLERANCE and expired):
+            self._void(performed, Reason.ACT_TIME_WRONG)
+        else:
+            performed.state = _Act.STATE_FINAL
+            self._keep_act(performed)
+
+    def perform(self, index: int, act: entry_pb2.Act, micros: int, kind: int) -> governance_pb2.PerformedAct:
+        """The simpul did something in members' names; judged here, and kept with the verdict.
+
+        Args:
+            index: of the entry in the simpul's feed.
+            act: what it says.
+            micros: its own time.
+            kind: ``RecordKind`` of the record that it withdraws or reviews, 0 if that is not known.
+
+        Raises:
+            Refused: it has no effect; kept as such.
+        """
+        performed = _Act(name=f"acts/{index}", feed=self._simpul.origin, index=index, act=act, state=_Act.STATE_UNWITNESSED)
+        performed.time.CopyFrom(self.head.time)
+        if micros < self.time:
+            raise self.refuse(performed, Reason.ACT_TIME_WRONG, "its time lies before that of the entries before it")
+        try:
+            verdict = self.may(question_of(self, act, self.time, kind))
+        except Refused as error:
+            raise self.refuse(performed, error.reason, str(error)) from error
+        if not verdict.allowed:
+            raise self.refuse(performed, verdict.reason or Reason.NO_MANDATE, verdict.message)
+        self._keep_act(performed)
+        self._await(index)
+        return performed
+
+    def refuse(self, performed: governance_pb2.PerformedAct, reason: Reason, message: str) -> Refused:
+        """An act has no effect; remembered with its reason. Returns what to raise."""
+        performed.state, performed.reason = _Act.STATE_REFUSED, reason.value
+        self._keep_act(performed)
+        self._items.delete("awaiting", _place(performed.index))
+        return Refused(reason, message)
+
+    def _void(self, performed: governance_pb2.PerformedAct, reason: Reason) -> None:
+        performed.state, performed.reason = (
+            _Act.STATE_VETOED if reason is Reason.ACT_VETOED else _Act.STATE_REFUSED,
+            reason.value,
+        )
+        self._keep_act(performed)
+        self.effects.append(Withdrawn(performed, reason))
+
+    # What members wrote, at the place where the log first observes it.
+
+    def take(self, feed: FeedId, index: int, leaf: bytes, entry: entry_pb2.Entry, position: int) -> None:  # noqa: C901, PLR0912 - one line for each kind
+        """An entry of a member's feed takes effect, if it may.
+
+        Raises:
+            Refused: it has none.
+        """
+        member = self.member(self.name_of(feed))
+        if member is None or member.feed != feed.origin:
+            raise Refused(Reason.NOT_A_MEMBER, f"{feed} is no member's feed of today")
+        body = entry.WhichOneof("body") or ""
+        if member.state == _LEFT:
+            raise Refused(Reason.MEMBER_LEFT, f"{member.name} has left")
+        if member.state == _SUSPENDED and body not in _ALWAYS:
+            raise Refused(Reason.MEMBER_SUSPENDED, f"{member.name} is suspended")
+        match body:
+            case "genesis":
+                member.witness_keys.CopyFrom(entry.genesis.witness_keys)
+                member.recovery_digest = entry.genesis.recovery_digest
+                self._keep_member(member)
+            case "key_rotation":
+                member.witness_keys.CopyFrom(entry.key_rotation.witness_keys)
+                self._keep_member(member)
+            case "mandate":
+                self._grant(member, feed, index, leaf, entry.mandate, position)
+            case "mandate_revocation":
+                self._revoke(member, entry.mandate_revocation.mandate, position)
+            case "veto":
+                self._veto(member, entry.veto)
+            case "endorsement":
+                self._endorse(member, entry.endorsement)
+            case "proposal":
+                self._propose(member, feed, index, leaf, entry.proposal, position)
+            case "vote":
+                self._vote(member, feed, index, entry.vote, position)
+            case "departure":
+                self._depart(member, feed, position)
+            case _:
+                raise Refused(Reason.ENTRY_NOT_AVAILABLE_TO_ROLE, "only a simpul writes such an entry")
+
+    def _grant(
+        self, member: governance_pb2.FederationMember, feed: FeedId, index: int, leaf: bytes, mandate: entry_pb2.Mandate, position: int
+    ) -> None:
+        check_mandate(mandate, feed, self._simpul)
+        self.check_new_mandate(member.name, mandate, self.time)
+        granted = _Mandate(name=f"{member.name}/mandates/{mandate.id}", mandate=mandate, position=position)
+        granted.ref.feed, granted.ref.index, granted.ref.leaf_hash = feed.origin, index, leaf
+        self._keep_mandate(granted)
+        self._items.put("mandate-place", f"{feed.origin} {index}", f"{member.name}/{mandate.id}".encode())
+
+    def check_new_mandate(self, name: str, mandate: entry_pb2.Mandate, now: int) -> None:
+        """Check a mandate against those that its forum has given.
+
+        Raises:
+            Refused: ``MANDATE_REPEATED``, ``MANDATE_EXPIRED``, ``MANDATE_OVERLAPS``.
+        """
+        if _micros(mandate.not_after) <= now:
+            raise Refused(Reason.MANDATE_EXPIRED, "the mandate has expired before it was observed")
+        for other in self.mandates(name):
+            if other.mandate.id == mandate.id:
+                raise Refused(Reason.MANDATE_REPEATED, f"{other.name} was given before; a mandate that was taken back stays so")
+            if not other.end_position and _micros(other.mandate.not_after) > now and _overlap(other.mandate, mandate):
+                raise Refused(
+                    Reason.MANDATE_OVERLAPS,
+                    f"{other.name} covers part of it; revoke that one first, or let this one begin when it ends,"
+                    " so that one revocation always ends a function",
+                )
+
+    def _revoke(self, member: governance_pb2.FederationMember, number: str, position: int) -> None:
+        kept = self._items.get("mandate", f"{member.name}/{number}")
+        if kept is None:
+            raise Refused(Reason.MANDATE_UNKNOWN, f"{member.name} has given no mandate {number[:40]!r}")
+        granted = _Mandate.FromString(kept)
+        if granted.end_position:
+            raise Refused(Reason.MANDATE_REVOKED, f"{granted.name} was revoked before")
+        self._end_mandate(granted, position)
+
+    def _end_mandate(self, granted: governance_pb2.GrantedMandate, position: int) -> None:
+        granted.end_position = max(position, 1)
+        granted.end_time.CopyFrom(self.head.time)
+        self._keep_mandate(granted)
+        if granted.mandate.function == "curate" and (member := self.member(granted.name.partition("/mandates/")[0])) is not None:
+            self.effects.append(Released(FeedId.parse(member.feed)))
+
+    def _veto(self, member: governance_pb2.FederationMember, veto: entry_pb2.Veto) -> None:
+        performed = self.act(veto.index) if _same_member(veto.feed, self._simpul) else None
+        if performed is None or performed.state in (_Act.STATE_REFUSED, _Act.STATE_VETOED):
+            raise Refused(Reason.ACT_UNKNOWN, f"there is no act {veto.index} that has an effect")
+        giving = [granted for ref in performed.act.mandates if (granted := self.mandate(ref)) is not None]
+        own = [granted for granted in giving if granted.name.startswith(f"{member.name}/")]
+        if not own or member.name in performed.vetoes:
+            raise Refused(Reason.ACT_UNKNOWN, f"{performed.name} was not done in the name of {member.name}, or is vetoed already")
+        if performed.act.WhichOneof("deed") not in ("publication", "withdrawal"):
+            days = max(granted.mandate.veto_days for granted in own)
+            if self.time > _micros(performed.time) + days * _DAY or not days:
+                raise Refused(Reason.VETO_TOO_LATE, f"{performed.name} could be vetoed for {days} days")
+        performed.vetoes.append(member.name)
+        self._keep_act(performed)
+        function = FUNCTIONS.get(performed.act.function)
+        left = {granted.name.partition("/mandates/")[0] for granted in giving} - set(performed.vetoes)
+        if function is not None and function.collective:
+            full = self.full_members()
+            percent = next((rule.percent for rule in self.charter.collective if rule.function == function.name), 100)
+            if len(left & set(full)) >= threshold(len(full), percent):
+                return
+        elif performed.act.WhichOneof("deed") == "statement" and left:
+            return
+        self._void(performed, Reason.ACT_VETOED)
+
+    def _endorse(self, member: governance_pb2.FederationMember, endorsement: entry_pb2.Endorsement) -> None:
+        if not _votes(member):
+            raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
+        candidate = self.member(self.name_of(_feed(endorsement.feed)))
+        if candidate is None or candidate.state != _APPLIED or candidate.genesis != endorsement.genesis:
+            raise Refused(Reason.CANDIDATE_UNKNOWN, f"{endorsement.feed[:80]!r} has not applied, or with another genesis")
+        if member.name in candidate.endorsements:
+            raise Refused(Reason.ENDORSEMENT_REPEATED, f"{member.name} has endorsed {candidate.name} before")
+        candidate.endorsements.append(member.name)
+        self._keep_member(candidate)
+
+    def _depart(self, member: governance_pb2.FederationMember, feed: FeedId, position: int) -> None:
+        for granted in self.mandates(member.name):
+            if not granted.end_position:
+                self._end_mandate(granted, position)
+        member.state, member.position = _LEFT, position
+        member.time.CopyFrom(self.head.time)
+        self._keep_member(member)
+        self.effects.append(Standing(feed, _LEFT, member.category))
+        for decision in self._open():
+            self._close_if_all_voted(decision, position)
+
+    # Decisions.
+
+    def check_proposal(self, proposal: entry_pb2.Proposal, now: int) -> None:
+        """Check a proposal against the rules in force.
+
+        Raises:
+            Refused: ``PROPOSAL_INVALID``, ``CHARTER_INVALID``.
+        """
+        deadline = _micros(proposal.deadline)
+        matter = proposal.WhichOneof("matter")
+        notice = self.charter.notice_hours * 3600 * 1_000_000 if matter == "charter" else 0
+        for wrong, why in (
+            (not is_record_id(proposal.id), "its id is no ULID"),
+            (not proposal.HasField("deadline") or deadline <= now, "its deadline has passed"),
+            (deadline > now + _LONGEST_DEADLINE_DAYS * _DAY, "its deadline is more than a year away"),
+            (deadline < now + notice, f"a new charter needs {self.charter.notice_hours} hours of notice"),
+        ):
+            if wrong:
+                raise Refused(Reason.PROPOSAL_INVALID, f"the proposal cannot be: {why}")
+        if matter == "charter":
+            check_charter(proposal.charter, self.charter, [member.feed for member in self._full()])
+        elif matter == "standing":
+            member = self.member(self.name_of(_feed(proposal.standing.feed)))
+            if member is None or {member.state, proposal.standing.state} != {_ACTIVE, _SUSPENDED}:
+                raise Refused(Reason.PROPOSAL_INVALID, "only an active member is suspended, only a suspended one is reinstated")
+
+    def _propose(
+        self, member: governance_pb2.FederationMember, feed: FeedId, index: int, leaf: bytes, proposal: entry_pb2.Proposal, position: int
+    ) -> None:
+        if not _votes(member):
+            raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
+        if self.decision(proposal.id) is not None:
+            raise Refused(Reason.PROPOSAL_REPEATED, f"there is a proposal {proposal.id} already")
+        self.check_proposal(proposal, self.time)
+        decision = _Decision(
+            name=f"decisions/{proposal.id}",
+            proposal=proposal,
+            proposer=feed.origin,
+            index=index,
+            leaf_hash=leaf,
+            state=_Decision.STATE_OPEN,
+            open_position=position,
+        )
+        decision.open_time.CopyFrom(self.head.time)
+        concerned = self.name_of(_feed(proposal.standing.feed)) if proposal.WhichOneof("matter") == "standing" else ""
+        # Nobody decides about itself.
+        decision.electors.extend(name for name in self.full_members() if name != concerned)
+        self._keep_decision(decision)
+        self._due()
+
+    def check_vote(self, name: str, vote: entry_pb2.Vote) -> governance_pb2.Decision:
+        """Check a vote; returns what it is on.
+
+        Raises:
+            Refused: ``PROPOSAL_UNKNOWN``, ``VOTE_TOO_LATE``, ``VOTE_NOT_ENTITLED``, ``VOTE_REPEATED``.
+        """
+        decision = self.decision(vote.proposal)
+        if decision is None or decision.leaf_hash != vote.leaf_hash:
+            raise Refused(Reason.PROPOSAL_UNKNOWN, f"there is no such proposal as {vote.proposal[:40]!r}")
+        if decision.state != _Decision.STATE_OPEN:
+            raise Refused(Reason.VOTE_TOO_LATE, f"{decision.name} is closed")
+        if name not in decision.electors:
+            raise Refused(Reason.VOTE_NOT_ENTITLED, f"{name} has no vote on {decision.name}")
+        if any(cast.member == name for cast in decision.votes):
+            raise Refused(Reason.VOTE_REPEATED, f"{name} has voted on {decision.name} before")
+        if vote.choice not in (_YES, _NO, _ABSTAIN):
+            raise Refused(Reason.ENTRY_MALFORMED, "a vote that is none")
+        return decision
+
+    def _vote(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, vote: entry_pb2.Vote, position: int) -> None:
+        decision = self.check_vote(member.name, vote)
+        decision.votes.add(member=member.name, choice=vote.choice, feed=feed.origin, index=index)
+        self._keep_decision(decision)
+        self._close_if_all_voted(decision, position)
+
+    def count(self, decision: governance_pb2.Decision) -> None:
+        """Fill in the counts: the votes of those who can vote now."""
+        entitled = set(decision.electors) & set(self.full_members())
+        choices = [cast.choice for cast in decision.votes if cast.member in entitled]
+        decision.yes, decision.no, decision.abstain = choices.count(_YES), choices.count(_NO), choices.count(_ABSTAIN)
+        decision.eligible = len(entitled)
+
+    def _outcome(self, decision: governance_pb2.Decision) -> str:
+        """Why it is not accepted, empty if it is. The counts are filled in."""
+        rules, matter = self.charter, decision.proposal.WhichOneof("matter")
+        participation, share = rules.participation_percent, rules.general_percent
+        if matter == "standing":
+            share = rules.membership_percent
+        elif matter == "charter":
+            fresh = decision.proposal.charter
+            # As with the roots of TUF: a new rule must pass by the old rule and by itself.
+            share = max(rules.charter_percent, fresh.charter_percent)
+            participation = max(participation, fresh.participation_percent)
+            if not rules.version and decision.yes != decision.eligible:
+                return "FIRST_CHARTER_NEEDS_ALL"
+            try:
+                check_charter(fresh, rules, [member.feed for member in self._full()])
+            except Refused:
+                return "CHARTER_INVALID"
+        voted = decision.yes + decision.no + decision.abstain
+        if not decision.eligible or voted < threshold(decision.eligible, participation):
+            return "PARTICIPATION"
+        decided = decision.yes + decision.no
+        if not decided or decision.yes * 100 < share * decided:
+            return "MAJORITY"
+        return ""
+
+    def _close_if_all_voted(self, decision: governance_pb2.Decision, position: int) -> None:
+        self.count(decision)
+        if decision.yes + decision.no + decision.abstain < decision.eligible:
+            return
+        waits_for_notice = decision.proposal.WhichOneof("matter") == "charter" and decision.yes != decision.eligible
+        if not waits_for_notice or not self.charter.notice_hours:
+            self._close(decision, position)
+
+    def _close(self, decision: governance_pb2.Decision, position: int) -> None:
+        self.count(decision)
+        outcome = self._outcome(decision)
+        self._end_decision(decision, position, _Decision.STATE_REJECTED if outcome else _Decision.STATE_ACCEPTED, outcome)
+        if outcome:
+            return
+        match decision.proposal.WhichOneof("matter"):
+            case "charter":
+                self.head.charter.CopyFrom(decision.proposal.charter)
+                self.head.mode = decision.proposal.charter.mode
+                self.head.charter_decision = decision.proposal.id
+                self.head.charter_time.CopyFrom(self.head.time)
+                if self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
+                    self.effects += [Released(FeedId.parse(member.feed)) for member in self.members() if member.state == _ACTIVE]
+            case "standing":
+                self._change_standing(decision, position)
+
+    def _change_standing(self, decision: governance_pb2.Decision, position: int) -> None:
+        standing = decision.proposal.standing
+        member = self.member(self.name_of(_feed(standing.feed)))
+        if member is None or {member.state, standing.state} != {_ACTIVE, _SUSPENDED}:
+            return
+        member.state, member.position, member.decision = standing.state, position, decision.proposal.id
+        member.time.CopyFrom(self.head.time)
+        self._keep_member(member)
+        self.effects.append(Standing(FeedId.parse(member.feed), member.state, member.category))
+
+    def _end_decision(
+        self, decision: governance_pb2.Decision, position: int, state: governance_pb2.Decision.State.ValueType, outcome: str
+    ) -> None:
+        decision.state, decision.outcome, decision.close_position = state, outcome, position
+        decision.close_time.CopyFrom(self.head.time)
+        self._keep_decision(decision)
+        self._await(position, decision.proposal.id)
+        self._due()
+
+    def _open(self) -> list[governance_pb2.Decision]:
+        found = (self.decision(number) for number, _ in self._items.all("open"))
+        return [decision for decision in found if decision is not None]
+
+    def _due(self) -> None:
+        deadlines = [_micros(decision.proposal.deadline) for decision in self._open()]
+        self.head.ClearField("next_deadline")
+        if deadlines:
+            _set(self.head.next_deadline, min(deadlines))
+
+    # Keeping.
+
+    def _await(self, position: int, decision: str = "") -> None:
+        key = _place(position)
+        while self._items.get("awaiting", key) is not None and decision:
+            # Two decisions that close at one entry: the second waits with the next place, which is later and so safe.
+            position += 1
+            key = _place(position)
+        self._items.put("awaiting", key, decision.encode())
+        self.head.awaiting_size = max(self.head.awaiting_size, position + 1)
+
+    def _keep_member(self, member: governance_pb2.FederationMember) -> None:
+        self._items.put("member", member.name, member.SerializeToString())
+
+    def _keep_mandate(self, granted: governance_pb2.GrantedMandate) -> None:
+        self._items.put("mandate", granted.name.replace("/mandates/", "/"), granted.SerializeToString())
+        if granted.mandate.function == "curate" and not granted.end_position:
+            # A mark that is cheap to look for, since it is asked for each record that arrives.
+            self._items.put("curating", granted.name.partition("/mandates/")[0], b"")
+
+    def _keep_act(self, performed: governance_pb2.PerformedAct) -> None:
+        self._items.put("act", _place(performed.index), performed.SerializeToString())
+
+    def _keep_decision(self, decision: governance_pb2.Decision) -> None:
+        self._items.put("decision", decision.proposal.id, decision.SerializeToString())
+        if decision.state == _Decision.STATE_OPEN:
+            self._items.put("open", decision.proposal.id, b"")
+        else:
+            self._items.delete("open", decision.proposal.id)
+
+
+def question_of(governance: Governance, act: entry_pb2.Act, time: int, kind: int = 0) -> Question:
+    """What an act asks for; ``kind`` is that of the record that it withdraws or reviews.
+
+    Raises:
+        Refused: ``ACT_INVALID``, it fits no function.
+    """
+    deed = act.WhichOneof("deed") or ""
+    fits = {
+        "publish-on-behalf": ("publication", "withdrawal"),
+        "curate": ("review",),
+        "consolidate-agenda": ("statement",),
+        "harmonise-regulation": ("statement",),
+        "represent": ("statement",),
+    }
+    if deed not in fits.get(act.function, ()):
+        raise Refused(Reason.ACT_INVALID, f"{deed or 'nothing'} is not done under {act.function[:40]!r}")
+    if len(act.mandates) != len({(ref.feed, ref.index) for ref in act.mandates}):
+        raise Refused(Reason.ACT_INVALID, "the act cites a mandate twice")
+    if deed == "statement":
+        members = tuple(governance.name_of(_feed(feed)) for feed in act.statement.members)
+        owner = governance.simpul
+        if not members or len(set(members)) != len(members) or not is_record_id(act.statement.id):
+            raise Refused(Reason.ACT_INVALID, "a statement in nobody's name, or twice in somebody's")
+    else:
+        owner = _feed(act.on_behalf_of)
+        members = (governance.name_of(owner),)
+        kind = act.publication.kind if deed == "publication" else kind
+    return Question(
+        governance.simpul,
+        entry_pb2.MEMBER_ROLE_SIMPUL,
+        action=Action.ACT,
+        owner=owner,
+        function=act.function,
+        members=members,
+        kind=kind,
+        sectors=frozenset(act.sectors),
+        regions=tuple(act.regions),
+        cited=tuple(act.mandates),
+        time=time,
+    )
+
+
+def _micros(time: Timestamp) -> int:
+    """Microseconds since 1970, whatever was written there."""
+    return time.seconds * 1_000_000 + time.nanos // 1000
+
+
+def _set(time: Timestamp, micros: int) -> None:
+    time.seconds, time.nanos = micros // 1_000_000, micros % 1_000_000 * 1000
+
+
+def _place(position: int) -> str:
+    """A position as a key that sorts."""
+    return f"{position:013d}"
+
+
+def _feed(origin: str) -> FeedId:
+    try:
+        return FeedId.parse(origin)
+    except InvalidInputError as error:
+        raise Refused(Reason.ENTRY_MALFORMED, str(error)) from error
+
+
+def _same_member(origin: str, other: FeedId) -> bool:
+    """Is it a feed of that member, in whatever epoch?"""
+    try:
+        feed = FeedId.parse(origin)
+    except InvalidInputError:
+        return False
+    return (feed.federation, feed.forum) == (other.federation, other.forum)
+
+
+def _votes(member: governance_pb2.FederationMember) -> bool:
+    return member.state == _ACTIVE and member.category != _ASSOCIATE
+
+
+def _overlap(one: entry_pb2.Mandate, other: entry_pb2.Mandate) -> bool:
+    """Could one act be covered by both?"""
+    if one.function != other.function or (one.kinds and not set(one.kinds) & set(other.kinds)):
+        return False
+    if _micros(one.not_after) <= _micros(other.not_before) or _micros(other.not_after) <= _micros(one.not_before):
+        return False
+    if one.sectors and other.sectors and not set(one.sectors) & set(other.sectors):
+        return False
+    regions = not one.regions or not other.regions
+    return regions or any(is_within_regions([a], [b]) or is_within_regions([b], [a]) for a in one.regions for b in other.regions)

@@ -1,0 +1,381 @@
+"""Judging in the order of the simpul's log: what ``kad_protocol.governance`` decides is carried out here.
+
+Storing comes first, then each feed is folded by itself (``kad_protocol.fold``), and then, here, the simpul's log is walked entry by
+entry. Where it observes a member's feed, what that member wrote with authority (mandates, votes, ...) takes effect; where it acts, that
+is judged by what holds at that place. If what the log observes has not arrived, judging waits there, says so, and goes on when it comes:
+nothing is judged early, nothing is judged twice, and everybody gets the same answers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from google.protobuf.message import DecodeError
+
+from kad_protocol import content as contents
+from kad_protocol import feed as feeds
+from kad_protocol import fold, merkle
+from kad_protocol.authority import is_within_regions
+from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
+from kad_protocol.errors import KadError, Reason, VerificationError
+from kad_protocol.fold import FoldTransaction, Problem
+from kad_protocol.governance import Governance, Pinned, Refused, Released, Standing, Superseded, Withdrawn
+from kad_protocol.names import FeedId, RecordName, is_record_id
+from kad_protocol.v1 import content_pb2, entry_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kad_protocol.governance import Effect, Items
+    from kad_protocol.store import StoredEntry
+
+__all__ = ["OrderTransaction", "advance", "content_arrived"]
+
+_CHUNK = 256
+
+
+class OrderTransaction(FoldTransaction, Protocol):
+    """Feeds, what is folded from them, and the affairs of federations, inside one transaction."""
+
+    def unjudged(self) -> list[FeedId]:
+        """Feeds of simpuls with folded entries that have not been judged."""
+
+    def judged(self, simpul: FeedId) -> int:
+        """How many entries of a simpul's feed have been judged."""
+
+    def set_judged(self, simpul: FeedId, size: int) -> None:
+        """Say so."""
+
+    def affairs(self, simpul: FeedId) -> Items:
+        """The state of a federation."""
+
+    def authority_entries(self, feed: FeedId, after: int, before: int) -> list[int]:
+        """Indexes in a range of a feed at which its author wrote something with authority."""
+
+    def put_standing(self, simpul: FeedId, index: int, feed: FeedId, state: int, category: int) -> None:
+        """A member's standing changed."""
+
+    def put_hosted_version(
+        self, owner: FeedId, simpul: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+    ) -> None:
+        """The simpul published a version of a record in a forum's name."""
+
+    def withdraw_hosted(self, owner: FeedId, simpul: FeedId, record: str, reason: str, time: int) -> None:
+        """Such a record is withdrawn."""
+
+    def put_submissions(self, feed: FeedId, after: int, before: int, kinds: Sequence[int]) -> None:
+        """Records of these kinds whose newest version lies in a range wait for review; others in it do not."""
+
+    def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> bool:
+        """A waiting submission was reviewed; False if it does not wait."""
+
+    def release_submissions(self, feed: FeedId) -> None:
+        """What waits for review waits no longer."""
+
+    def void_beyond(self, feed: FeedId, size: int) -> None:
+        """Records of a feed that was given up, beyond what stays good, are not shown any more."""
+
+
+class _Waits(Exception):  # noqa: N818 - an answer, not a fault
+    """Judging cannot go on here yet."""
+
+    def __init__(self, reason: Reason, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+        self.what = what
+
+
+def advance(tx: OrderTransaction, limit: int) -> int:
+    """Fold and judge up to ``limit`` entries; a result below ``limit`` means that nothing is left that could be done now."""
+    done = fold.advance(tx, limit)
+    for simpul in tx.unjudged():
+        if done >= limit:
+            break
+        done += _advance_one(tx, simpul, limit - done)
+    return done
+
+
+def _advance_one(tx: OrderTransaction, simpul: FeedId, limit: int) -> int:
+    governance = Governance(tx.affairs(simpul), simpul)
+    position, end = governance.head.position, tx.folded(simpul)
+    done = 0
+    waiting: tuple[str, str] = ("", "")
+    while position < end and done < limit and not waiting[0]:
+        for stored in tx.entries(simpul, position, min(_CHUNK, end - position, limit - done), 4 << 20):
+            try:
+                _Step(tx, governance, stored).run()
+            except _Waits as wait:
+                waiting = (wait.reason.value, wait.what)
+                break
+            position = stored.index + 1
+            done += 1
+    head = governance.head
+    if done or (head.waiting_reason, head.waiting_for) != waiting:
+        head.waiting_reason, head.waiting_for = waiting
+        governance.save()
+        tx.set_judged(simpul, position)
+    return done
+
+
+class _Step:
+    """One entry of the simpul's log."""
+
+    def __init__(self, tx: OrderTransaction, governance: Governance, stored: StoredEntry) -> None:
+        self._tx = tx
+        self._governance = governance
+        self._stored = stored
+        self._simpul = governance.simpul
+
+    def run(self) -> None:
+        """Judge it; what it breaks is kept as a problem of the entry."""
+        entry = parse_entry(self._stored.body)
+        body = entry.WhichOneof("body") if entry is not None else None
+        if entry is None or body is None:
+            self._governance.reach(self._stored.index, 0)
+            return
+        if body == "observation":
+            self._wait_for_observed(entry.observation)
+        self._governance.reach(self._stored.index, time_of(entry))
+        self._carry_out()
+        try:
+            self._judge(body, entry)
+        except Refused as error:
+            self._tx.put_problem(self._simpul, self._stored.index, Problem(error.reason, str(error)))
+        self._carry_out()
+
+    def _judge(self, body: str, entry: entry_pb2.Entry) -> None:
+        governance, index = self._governance, self._stored.index
+        match body:
+            case "observation":
+                self._observe(entry.observation)
+            case "membership":
+                governance.membership(index, entry.membership, self._root_of)
+            case "founding":
+                governance.found(entry.founding)
+            case "finality":
+                governance.finality(entry.finality.note, self._root_of)
+            case "census":
+                self._census()
+            case "act":
+                self._act(entry)
+            case "mandate" if entry.mandate.delegate == self._simpul.origin:
+                raise Refused(Reason.MANDATE_INVALID, "nobody mandates itself")
+
+    def _root_of(self, feed: FeedId, size: int) -> bytes | None:
+        state = self._tx.feed(feed)
+        if state is None or not 1 <= size <= state.size:
+            return None
+        return state.root if size == state.size else merkle.root_at(self._tx.tiles(feed), size)
+
+    # Observations.
+
+    def _wait_for_observed(self, observation: entry_pb2.Observation) -> None:
+        """What a member wrote must be here, and be what the simpul says, before its place in the order can be passed."""
+        try:
+            feed = FeedId.parse(observation.feed)
+        except KadError:
+            return
+        known = self._governance.observed_size(feed)
+        if known is None or observation.size < known:
+            return
+        if self._tx.folded(feed) < observation.size:
+            raise _Waits(Reason.WAITING_FOR_FEED, feed.origin)
+        if self._root_of(feed, observation.size) != observation.root:
+            # One of the two has signed two histories. Nothing that rests on this place is believed here.
+            raise _Waits(Reason.OBSERVATION_CONTRADICTED, feed.origin)
+
+    def _observe(self, observation: entry_pb2.Observation) -> None:
+        governance = self._governance
+        try:
+            feed = FeedId.parse(observation.feed)
+        except KadError:
+            return
+        known = governance.observed_size(feed)
+        if known is None or observation.size == known:
+            return
+        if observation.size < known:
+            raise Refused(Reason.OBSERVATION_WENT_BACK, f"{feed} was observed to {known} before, now to {observation.size}")
+        for index in self._tx.authority_entries(feed, known, observation.size):
+            self._take(feed, index)
+        name = governance.name_of(feed)
+        kinds = [kind for kind in content_pb2.RecordKind.values() if kind and governance.curated(name, kind)]
+        self._tx.put_submissions(feed, known, observation.size, kinds)
+        governance.observe(feed, observation.size)
+
+    def _take(self, feed: FeedId, index: int) -> None:
+        stored = self._tx.entries(feed, index, 1, 1)[0]
+        entry = parse_entry(stored.body)
+        if entry is None:
+            return
+        try:
+            self._governance.take(feed, index, merkle.leaf_hash(stored.body), entry, self._stored.index)
+        except Refused as error:
+            self._tx.put_problem(feed, index, Problem(error.reason, str(error)))
+
+    def _census(self) -> None:
+        """It must be what was observed; without its list, which is large, there is nothing to compare yet."""
+        if not self._stored.content:
+            return
+        try:
+            said = entry_pb2.CensusList.FromString(contents.split(self._stored.content)[1])
+        except (DecodeError, KadError) as error:
+            raise Refused(Reason.CENSUS_WRONG, "the list of the census is not one") from error
+        listed = {observation.feed: observation.size for observation in said.observations}
+        expected = {
+            member.feed: member.observed_size
+            for member in self._governance.members()
+            if member.state == entry_pb2.MEMBERSHIP_STATE_ACTIVE and member.observed_size
+        }
+        if listed != expected:
+            raise Refused(Reason.CENSUS_WRONG, f"the census lists {len(listed)} members, and not what was observed of {len(expected)}")
+
+    # Acts.
+
+    def _act(self, entry: entry_pb2.Entry) -> None:
+        act, deed = entry.act, entry.act.WhichOneof("deed") or ""
+        owner = self._owner(act)
+        kind = 0
+        if owner is not None and deed in ("withdrawal", "review"):
+            record = act.withdrawal.record if deed == "withdrawal" else act.review.record
+            head = self._tx.record_head(owner, record, self._simpul if deed == "withdrawal" else None)
+            kind = head.kind if head is not None else 0
+        performed = self._governance.perform(self._stored.index, act, time_of(entry), kind)
+        try:
+            self._effect(entry, owner)
+            _check_act_content(act, self._stored.content)
+        except Refused as error:
+            raise self._governance.refuse(performed, error.reason, str(error)) from error
+        if deed in ("publication", "statement") and not self._stored.content:
+            missing = Problem(Reason.CONTENT_MISSING, "the content of the act has not arrived", waiting=True)
+            self._tx.put_problem(self._simpul, self._stored.index, missing)
+
+    def _owner(self, act: entry_pb2.Act) -> FeedId | None:
+        try:
+            owner = FeedId.parse(act.on_behalf_of)
+        except KadError:
+            return None
+        return owner if self._tx.feed(owner) is not None else None
+
+    def _effect(self, entry: entry_pb2.Entry, owner: FeedId | None) -> None:
+        act = entry.act
+        if act.WhichOneof("deed") == "statement":
+            return
+        if owner is None:
+            raise Refused(Reason.FEED_NOT_FOUND, "the act is in the name of nobody who is known here")
+        match act.WhichOneof("deed"):
+            case "publication":
+                self._publish(owner, act, time_of(entry))
+            case "withdrawal":
+                head = self._tx.record_head(owner, act.withdrawal.record, self._simpul)
+                if head is None or head.retracted or head.version != act.withdrawal.version:
+                    raise Refused(Reason.VERSION_OUT_OF_ORDER, "a withdrawal that fits no record that was published in that name")
+                self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, "", time_of(entry))
+            case "review":
+                review = act.review
+                if not self._tx.put_review(owner, review.record, review.version, approved=review.approved):
+                    raise Refused(Reason.VERSION_OUT_OF_ORDER, f"version {review.version} of that record does not wait for a review")
+
+    def _publish(self, owner: FeedId, act: entry_pb2.Act, time: int) -> None:
+        version = act.publication
+        head = self._tx.record_head(owner, version.record, self._simpul)
+        due = 1 if head is None else head.version + 1
+        if not is_record_id(version.record) or version.version != due or (head is not None and head.kind != version.kind):
+            raise Refused(Reason.VERSION_OUT_OF_ORDER, f"version {version.version} of a record where {due} was due")
+        if head is not None and head.retracted:
+            raise Refused(Reason.RECORD_RETRACTED, f"record {version.record} was withdrawn before")
+        if version.audience not in (content_pb2.AUDIENCE_PUBLIC, content_pb2.AUDIENCE_FEDERATION):
+            raise Refused(Reason.AUDIENCE_NOT_SUPPORTED, "this version does not know the audience of the record")
+        _check_act_content(act, self._stored.content)
+        content = contents.parse_content(contents.split(self._stored.content)[1]) if self._stored.content else None
+        self._tx.put_hosted_version(owner, self._simpul, self._stored.index, version, time, content)
+
+    # What follows.
+
+    def _carry_out(self) -> None:
+        effects, self._governance.effects = self._governance.effects, []
+        for effect in effects:
+            try:
+                self._one(effect)
+            except VerificationError as error:
+                self._tx.put_problem(self._simpul, self._stored.index, Problem(error.reason, str(error)))
+
+    def _one(self, effect: Effect) -> None:
+        match effect:
+            case Pinned(feed, genesis):
+                # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
+                feeds.pin(self._tx, feed, genesis)
+            case Standing(feed, state, category):
+                self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)
+            case Released(feed):
+                self._tx.release_submissions(feed)
+            case Superseded(feed, good_size):
+                feeds.quarantine(self._tx, feed, Reason.EPOCH_SUPERSEDED)
+                self._tx.void_beyond(feed, good_size)
+            case Withdrawn(performed, reason):
+                act = performed.act
+                owner = self._owner(act)
+                if owner is not None and act.WhichOneof("deed") == "publication":
+                    self._tx.withdraw_hosted(owner, self._simpul, act.publication.record, reason.value, self._governance.time)
+
+
+def _check_act_content(act: entry_pb2.Act, blob: bytes) -> None:
+    """The content of an act may name nothing that its entry does not.
+
+    Raises:
+        Refused: ``CONTENT_MALFORMED``, ``MANDATE_SCOPE``, ``ACT_INVALID``.
+    """
+    deed = act.WhichOneof("deed")
+    if not blob or deed not in ("publication", "statement"):
+        return
+    data = contents.split(blob)[1]
+    try:
+        if deed == "publication":
+            content = contents.parse_content(data)
+            contents.check(content)
+            if contents.kind_of(content) != act.publication.kind:
+                raise Refused(Reason.CONTENT_MALFORMED, "the content is of another kind than the act says")
+            regions = [region.code for region in content.regions]
+            if not set(content.sectors) <= set(act.sectors) or not is_within_regions(regions, act.regions):
+                raise Refused(Reason.MANDATE_SCOPE, "the content names affairs or regions that the act does not")
+        else:
+            statement = entry_pb2.ActStatement.FromString(data)
+            contents.check(statement)
+            named = {FeedId.parse(origin).forum for origin in act.statement.members}
+            if any(RecordName.parse(item.record).forum not in named for item in statement.items):
+                raise Refused(Reason.ACT_INVALID, "the statement deals with records of members in whose name it is not made")
+    except (DecodeError, KadError) as error:
+        raise Refused(Reason.CONTENT_MALFORMED, f"the content of the act does not read: {error}") from error
+
+
+def content_arrived(tx: OrderTransaction, feed: FeedId, index: int) -> None:
+    """Judge an entry again whose content has just been supplied (see ``fold.content_arrived``)."""
+    stored = tx.entries(feed, index, 1, MAX_CONTENT_BLOB_BYTES)[0]
+    entry = parse_entry(stored.body)
+    if entry is None or not entry.HasField("act"):
+        fold.content_arrived(tx, feed, index)
+    elif index < tx.judged(feed):
+        problem = _act_content_arrived(tx, feed, stored, entry)
+        if problem is not None:
+            tx.put_problem(feed, index, problem)
+        elif (waiting := tx.problem(feed, index)) is not None and waiting.reason == Reason.CONTENT_MISSING:
+            tx.clear_problem(feed, index)
+
+
+def _act_content_arrived(tx: OrderTransaction, simpul: FeedId, stored: StoredEntry, entry: entry_pb2.Entry) -> Problem | None:
+    """As if it had been there. Returns what it breaks."""
+    governance = Governance(tx.affairs(simpul), simpul)
+    performed = governance.act(stored.index)
+    if performed is None or performed.reason:
+        return None
+    act = entry.act
+    try:
+        _check_act_content(act, stored.content)
+    except Refused as error:
+        governance.refuse(performed, error.reason, str(error))
+        if act.WhichOneof("deed") == "publication":
+            tx.withdraw_hosted(FeedId.parse(act.on_behalf_of), simpul, act.publication.record, error.reason.value, time_of(entry))
+        return Problem(error.reason, str(error))
+    if act.WhichOneof("deed") == "publication":
+        content = contents.parse_content(contents.split(stored.content)[1])
+        tx.put_content(FeedId.parse(act.on_behalf_of), stored.index, act.publication, content, simpul)
+    return None
