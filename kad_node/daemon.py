@@ -22,6 +22,7 @@ from kad_node.config import CommonConfig, NodeConfig
 from kad_node.enrolment import renew
 from kad_node.node import Node
 from kad_node.peers import ChannelFiles, Peers
+from kad_node.service.affairs import Affairs
 from kad_node.service.directory import Directory
 from kad_node.service.records import Records
 from kad_node.service.status import Status
@@ -34,6 +35,8 @@ from kad_protocol.status import ErrorInterceptor
 from kad_protocol.v1 import (
     directory_pb2,
     directory_pb2_grpc,
+    governance_pb2,
+    governance_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
     records_pb2,
@@ -61,6 +64,7 @@ _SERVICES = {
     "transparency": transparency_pb2.DESCRIPTOR.services_by_name["TransparencyService"].full_name,
     "replication": replication_pb2.DESCRIPTOR.services_by_name["ReplicationService"].full_name,
     "node": node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name,
+    **{name: service.full_name for name, service in governance_pb2.DESCRIPTOR.services_by_name.items()},
 }
 _CERTIFICATE_CHECK_SECONDS = 600
 _CERTIFICATE_RETRY_SECONDS = 30
@@ -98,6 +102,10 @@ def add_services(server: grpc.aio.Server, node: Node, peers: Peers | None) -> No
     directory_pb2_grpc.add_DirectoryServiceServicer_to_server(servicers.DirectoryServicer(Directory(node)), server)
     transparency = Transparency(node)
     transparency_pb2_grpc.add_TransparencyServiceServicer_to_server(servicers.TransparencyServicer(transparency), server)
+    affairs = Affairs(node)
+    governance_pb2_grpc.add_MembershipServiceServicer_to_server(servicers.MembershipServicer(affairs), server)
+    governance_pb2_grpc.add_MandatesServiceServicer_to_server(servicers.MandatesServicer(affairs, node), server)
+    governance_pb2_grpc.add_DecisionsServiceServicer_to_server(servicers.DecisionsServicer(affairs), server)
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(servicers.ReplicationServicer(transparency, peers), server)
 
 
@@ -263,6 +271,8 @@ class Daemon(Generic[C]):
         known = self.node.replica.signed_sizes()
         if not any(feed.forum == caller.forum and feed.federation == caller.federation for feed in known):
             raise PermissionDeniedError(Reason.NOT_A_MEMBER, f"{caller.forum} is not known here as a member", forum=caller.forum)
+        if (caller.federation, caller.forum) in self.node.outside:
+            raise PermissionDeniedError(Reason.MEMBER_SUSPENDED, f"{caller.forum} is suspended or has left", forum=caller.forum)
 
     async def _serve_locally(self) -> None:
         server = local_api(self.node, self.status, self._health, reflect=self.config.reflection, more=self.local_services)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kad_node.fence import Fence, FenceState
 from kad_node.outbox import flush, show_queued
@@ -23,22 +23,36 @@ from kad_protocol.errors import PreconditionError, Reason
 from kad_protocol.feed import Draft
 from kad_protocol.keys import RecoveryKeys
 from kad_protocol.names import FeedId
+from kad_protocol.v1 import entry_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kad_node.config import CommonConfig
     from kad_node.home import Home
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.note import LogKeys, LogSigner
-    from kad_protocol.v1 import entry_pb2
+    from kad_protocol.v1 import governance_pb2, records_pb2
 
-__all__ = ["Node", "found_feed"]
+__all__ = ["Acting", "Node", "found_feed"]
 
 log = logging.getLogger(__name__)
 
 #: Entries folded in the transaction that stored them; the rest follows in transactions of its own, so that storing never waits long.
 _FOLD_CHUNK = 512
+
+
+class Acting(Protocol):
+    """What a simpul does in members' names (``kad_simpul.acts``)."""
+
+    async def publish(self, request: records_pb2.CreateRecordRequest) -> records_pb2.Record:
+        """Publish a record in a forum's name. See ``RecordsService.CreateRecord``."""
+
+    async def review(self, name: str, version: int, *, approved: bool) -> governance_pb2.PerformedAct:
+        """See ``MandatesService.ReviewSubmission``."""
+
+    async def issue(self, request: governance_pb2.IssueStatementRequest) -> governance_pb2.PerformedAct:
+        """See ``MandatesService.IssueStatement``."""
 
 
 class Node:
@@ -59,6 +73,10 @@ class Node:
         self.own = FeedId(config.federation, config.forum)
         self._changed = asyncio.Event()
         #: What else becomes an entry of one's own feed before a group is sealed; the simpul's observations.
+        #: Does what a simpul does in members' names; only a simpul has one.
+        self.acting: Acting | None = None
+        #: Members that are suspended or have left: federation and forum.
+        self.outside: frozenset[tuple[str, str]] = frozenset()
         self.before_seal: Callable[[SqliteTransaction], None] = lambda _: None
 
     @classmethod
@@ -81,6 +99,8 @@ class Node:
         return node
 
     async def _start(self, simpul: FeedId | None) -> None:
+        self.outside = await self.store.read(_outside)
+
         def look(tx: SqliteTransaction) -> tuple[bool, bytes | None, bytes | None, bool]:
             return tx.meta("shared") is not None, tx.meta("instance"), tx.meta("fold-version"), tx.feed(self.own) is not None
 
@@ -131,7 +151,10 @@ class Node:
         own = tx.feed(self.own)
         if own is not None and own.tail > own.size:
             feeds.seal(tx, self.own, self.signer_for)
-        return order.advance(tx, _FOLD_CHUNK) >= _FOLD_CHUNK
+        more = order.advance(tx, _FOLD_CHUNK) >= _FOLD_CHUNK
+        if tx.standings_changed:
+            self.outside = _outside(tx)
+        return more
 
     async def flush_outbox(self) -> None:
         """Append what waited for the fence, and let whoever waited in ``before_seal`` have its turn."""
@@ -162,8 +185,19 @@ class Node:
             await changed.wait()
 
 
+def _outside(tx: SqliteTransaction) -> frozenset[tuple[str, str]]:
+    out = (entry_pb2.MEMBERSHIP_STATE_SUSPENDED, entry_pb2.MEMBERSHIP_STATE_LEFT)
+    inside = {(feed.federation, feed.forum) for feed, state in tx.members() if state not in out}
+    return frozenset((feed.federation, feed.forum) for feed, state in tx.members() if state in out) - inside
+
+
 async def found_feed(
-    home: Home, feed: FeedId, role: entry_pb2.MemberRole.ValueType, micros: int, show_recovery: Callable[[str], None]
+    home: Home,
+    feed: FeedId,
+    role: entry_pb2.MemberRole.ValueType,
+    micros: int,
+    show_recovery: Callable[[str], None],
+    then: Sequence[entry_pb2.Entry] = (),
 ) -> bytes:
     """Begin the feed of a new member: its keys and its genesis. Repeated after an interruption it goes on where it was.
 
@@ -174,6 +208,7 @@ async def found_feed(
         micros: the time of the genesis.
         show_recovery: gets the recovery code, which is kept nowhere, *before* the genesis that commits to it is durable: rather a
             code too many on paper than one too few.
+        then: entries that follow the genesis at once.
 
     Returns:
         The genesis entry.
@@ -190,7 +225,7 @@ async def found_feed(
 
             def begin(tx: SqliteTransaction) -> None:
                 feeds.pin(tx, feed, merkle.leaf_hash(entry.SerializeToString()))
-                feeds.append(tx, feed, [Draft(entry)])
+                feeds.append(tx, feed, [Draft(entry), *(Draft(more) for more in then)])
 
             await store.write(begin)
         return await store.read(lambda tx: tx.entries(feed, 0, 1, 1)[0].body)

@@ -17,6 +17,7 @@ from kad_node.fence import FenceState
 from kad_protocol import feed as feeds
 from kad_protocol import merkle
 from kad_protocol.errors import KadError, PreconditionError, Reason, VerificationError
+from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.tlog_policy import policy_file
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.note import LogSigner
 
-__all__ = ["Confirmed", "Witness", "confirmed_checkpoint", "simpul_of", "witnessed_note", "witnessing"]
+__all__ = ["Confirmed", "Witness", "alarms", "confirmed_checkpoint", "simpul_of", "witnessed_note", "witnessing"]
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,22 @@ def witnessing(tx: SqliteTransaction, simpul: FeedId) -> node_pb2.Witnessing:
         needed = sorted(time for witness, time in confirmed.times.items() if witness in committee(everybody, time))[: result.quorum]
         result.time.seconds = needed[-1]
     return result
+
+
+def alarms(tx: SqliteTransaction, simpul: FeedId | None) -> list[node_pb2.Alarm]:
+    """What somebody does at present that they must not do."""
+    found = [node_pb2.Alarm(reason=state.quarantine, feed=state.feed.origin) for state in tx.feeds() if state.quarantine]
+    state = tx.feed(simpul) if simpul is not None else None
+    if simpul is None or state is None:
+        return found
+    governance = Governance(tx.affairs(simpul), simpul)
+    if governance.head.waiting_reason == Reason.OBSERVATION_CONTRADICTED:
+        found.append(node_pb2.Alarm(reason=governance.head.waiting_reason, feed=governance.head.waiting_for))
+    held_before = int((clock.time() - governance.lag_seconds) * 1_000_000)
+    found += [
+        node_pb2.Alarm(reason=Reason.OBSERVATION_LAGGING.value, feed=feed.origin) for feed in tx.ignored(simpul, held_before, state.size)
+    ]
+    return found
 
 
 class Witness:
@@ -261,6 +278,16 @@ class Witness:
             raise PreconditionError(Reason.FORKED, f"{feed} is not what this node confirmed before", feed=feed, size=last["size"])
         if witness_keys_of(tx, self._own) != self._signer.public:
             raise PreconditionError(Reason.KEY_ROTATION_INVALID, "the witness key in this home is not the one that this feed names")
+        lag = Governance(tx.affairs(feed), feed).lag_seconds
+        ignored = tx.ignored(feed, int((clock.time() - lag) * 1_000_000), checkpoint.size)
+        if ignored:
+            # A simpul that does not want to see a revocation cannot go on as if there were none: nobody who knows of it confirms it.
+            raise PreconditionError(
+                Reason.OBSERVATION_LAGGING,
+                f"{feed} does not observe what {ignored[0].forum} decided more than {lag} s ago",
+                feed=feed,
+                ignored=ignored[0],
+            )
         now = int(clock.time())
         lines = "".join(str(line) for line in cosign(checkpoint, self._signer, now)).encode()
         tx.put_local(_KIND, feed.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())

@@ -32,6 +32,7 @@ from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import (
     directory_pb2_grpc,
     enrolment_pb2_grpc,
+    governance_pb2_grpc,
     node_pb2_grpc,
     records_pb2,
     records_pb2_grpc,
@@ -55,6 +56,9 @@ class Client:
         self.transparency: transparency_pb2_grpc.TransparencyServiceAsyncStub = transparency_pb2_grpc.TransparencyServiceStub(channel)
         self.replication: replication_pb2_grpc.ReplicationServiceAsyncStub = replication_pb2_grpc.ReplicationServiceStub(channel)
         self.node: node_pb2_grpc.NodeServiceAsyncStub = node_pb2_grpc.NodeServiceStub(channel)
+        self.membership: governance_pb2_grpc.MembershipServiceAsyncStub = governance_pb2_grpc.MembershipServiceStub(channel)
+        self.mandates: governance_pb2_grpc.MandatesServiceAsyncStub = governance_pb2_grpc.MandatesServiceStub(channel)
+        self.decisions: governance_pb2_grpc.DecisionsServiceAsyncStub = governance_pb2_grpc.DecisionsServiceStub(channel)
         self.invitations: enrolment_pb2_grpc.InvitationServiceAsyncStub = enrolment_pb2_grpc.InvitationServiceStub(channel)
 
     async def all_records(self, filter: str = "", *, parent: str = "", order_by: str = "") -> AsyncIterator[records_pb2.Record]:  # noqa: A002 - the contract's word

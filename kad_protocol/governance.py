@@ -52,7 +52,7 @@ _LONGEST_DEADLINE_DAYS = 366
 #: How far the time of an act may lie beyond the time at which members confirmed it: clocks differ.
 _CLOCK_TOLERANCE = 5 * _MINUTE
 DEFAULT_LAG_SECONDS = 600
-_MIN_LAG_SECONDS = 60
+_MIN_LAG_SECONDS = 10
 
 #: What holds before the members have adopted a charter: the simpul admits whom it invited, decisions are by consensus.
 FOUNDING_RULES = entry_pb2.Charter(
@@ -196,7 +196,7 @@ def check_charter(charter: entry_pb2.Charter, current: entry_pb2.Charter, full_m
         (len(rules) != len(set(rules)), "it has two rules for one function"),
         (any(name not in FUNCTIONS or not FUNCTIONS[name].collective for name in rules), "a rule for a function that is not collective"),
         (any(not 51 <= rule.percent <= 100 for rule in charter.collective), "a collective function needs 51 to 100 percent"),  # noqa: PLR2004
-        (charter.lag_seconds != 0 and not _MIN_LAG_SECONDS <= charter.lag_seconds <= 86_400, "the lag is 60 to 86,400 seconds"),  # noqa: PLR2004
+        (charter.lag_seconds != 0 and not _MIN_LAG_SECONDS <= charter.lag_seconds <= 86_400, "the lag is 10 to 86,400 seconds"),  # noqa: PLR2004
         (charter.admission_endorsements > 600 or charter.chair_term_days > 3660 or len(charter.seats) > 32, "a number is too large"),  # noqa: PLR2004
         (holders is not None and any(seat.feed not in holders for seat in charter.seats), "a seat is held by nobody who is a full member"),
     ):
@@ -319,6 +319,11 @@ class Governance:
         """All acts, oldest first."""
         return [_Act.FromString(value) for _, value in self._items.all("act")]
 
+    def awaits_below(self, size: int) -> bool:
+        """Does something at a place below ``size`` wait to become final?"""
+        waiting = self._items.all("awaiting")
+        return bool(waiting) and int(waiting[0][0]) < size
+
     def chair(self, now: int) -> str:
         """Who has the chair at a time; empty where the charter knows none."""
         term, full = self.head.charter.chair_term_days * _DAY, self.full_members()
@@ -409,11 +414,16 @@ class Governance:
             raise Refused(Reason.RECOVERY_INVALID, f"{feed} is not the first epoch of that member, and nothing proves that it is the next")
         if member is not None and member.state == _LEFT and FeedId.parse(member.feed) == feed and member.genesis != entry.genesis:
             raise Refused(Reason.GENESIS_MISMATCH, f"{feed} was a member with another genesis")
-        self._may_admit(feed, entry, member)
+        self.may_admit(feed, entry, member)
         self._put_member(position, feed, entry, _ACTIVE)
         self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, entry.category)]
 
-    def _may_admit(self, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
+    def may_admit(self, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
+        """Check whether a forum may be admitted now.
+
+        Raises:
+            Refused: ``ENDORSEMENTS_MISSING``, or why the mandates do not suffice.
+        """
         full = self.full_members()
         needed = min(self.head.charter.admission_endorsements, len(full))
         given = set(member.endorsements) & set(full) if member is not None and member.genesis == entry.genesis else set()
@@ -681,10 +691,15 @@ class Governance:
         if granted.mandate.function == "curate" and (member := self.member(granted.name.partition("/mandates/")[0])) is not None:
             self.effects.append(Released(FeedId.parse(member.feed)))
 
-    def _veto(self, member: governance_pb2.FederationMember, veto: entry_pb2.Veto) -> None:
-        performed = self.act(veto.index) if _same_member(veto.feed, self._simpul) else None
+    def check_veto(self, member: governance_pb2.FederationMember, index: int) -> governance_pb2.PerformedAct:
+        """Check a veto; returns what it is against.
+
+        Raises:
+            Refused: ``ACT_UNKNOWN``, ``VETO_TOO_LATE``.
+        """
+        performed = self.act(index)
         if performed is None or performed.state in (_Act.STATE_REFUSED, _Act.STATE_VETOED):
-            raise Refused(Reason.ACT_UNKNOWN, f"there is no act {veto.index} that has an effect")
+            raise Refused(Reason.ACT_UNKNOWN, f"there is no act {index} that has an effect")
         giving = [granted for ref in performed.act.mandates if (granted := self.mandate(ref)) is not None]
         own = [granted for granted in giving if granted.name.startswith(f"{member.name}/")]
         if not own or member.name in performed.vetoes:
@@ -693,6 +708,13 @@ class Governance:
             days = max(granted.mandate.veto_days for granted in own)
             if self.time > _micros(performed.time) + days * _DAY or not days:
                 raise Refused(Reason.VETO_TOO_LATE, f"{performed.name} could be vetoed for {days} days")
+        return performed
+
+    def _veto(self, member: governance_pb2.FederationMember, veto: entry_pb2.Veto) -> None:
+        if not _same_member(veto.feed, self._simpul):
+            raise Refused(Reason.ACT_UNKNOWN, f"{veto.feed[:80]!r} is not the simpul of this federation")
+        performed = self.check_veto(member, veto.index)
+        giving = [granted for ref in performed.act.mandates if (granted := self.mandate(ref)) is not None]
         performed.vetoes.append(member.name)
         self._keep_act(performed)
         function = FUNCTIONS.get(performed.act.function)

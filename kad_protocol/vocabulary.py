@@ -196,6 +196,16 @@ _WORDS: dict[str, list[tuple[str, str, str, tuple[str, ...]]]] = {
         ("PROFESSIONAL", "Tenaga profesional", "professional", ()),
         ("GOVERNMENT", "Pejabat pemerintah", "government", ()),
     ],
+    "MembershipState": [
+        ("ACTIVE", "anggota", "member", ()),
+        ("SUSPENDED", "dibekukan", "suspended", ()),
+        ("LEFT", "keluar", "left", ()),
+        ("APPLIED", "melamar", "has applied", ()),
+    ],
+    "MemberCategory": [
+        ("FULL", "penuh", "full", ()),
+        ("ASSOCIATE", "luar biasa", "associate", ()),
+    ],
     "RecordState": [
         ("QUEUED", "Menunggu", "queued", ("antre",)),
         ("PUBLISHED", "Terbit", "published", ()),

@@ -9,13 +9,15 @@ import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from kad_node.service.affairs import governance_of
 from kad_node.store.transaction import micros_now
 from kad_protocol import feed as feeds
 from kad_protocol.entry import new_entry
-from kad_protocol.errors import PermissionDeniedError, Reason
+from kad_protocol.errors import PermissionDeniedError, PreconditionError, Reason
 from kad_protocol.feed import Draft
 from kad_protocol.names import FeedId
 from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc, entry_pb2
+from kad_simpul.steward import admission
 
 if TYPE_CHECKING:
     from kad_node.node import Node
@@ -49,12 +51,14 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
     async def Enrol(self, request: enrolment_pb2.EnrolRequest, context: Context) -> enrolment_pb2.EnrolResponse:
         node = self._node
 
-        def admit(tx: SqliteTransaction) -> tuple[Application, bytes]:
+        def admit(tx: SqliteTransaction) -> tuple[Application, bytes, PreconditionError | None]:
             application = self._enrolment.redeem(tx, request, _now())
-            self._admit(tx, application)
-            return application, tx.entries(node.own, 0, 1, 1)[0].body
+            return application, tx.entries(node.own, 0, 1, 1)[0].body, self._admit(tx, application)
 
-        application, genesis = await node.store.write(admit)
+        application, genesis, not_yet = await node.store.write(admit)
+        if not_yet is not None:
+            # The application is kept; the same call will succeed when enough members have endorsed it.
+            raise not_yet
         certificate = self._authority.issue(request.certificate_request, application.feed, _now())
         return enrolment_pb2.EnrolResponse(
             certificate=_der(certificate),
@@ -65,23 +69,46 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             federation_name=self._config.federation_name,
         )
 
-    def _admit(self, tx: SqliteTransaction, application: Application) -> None:
-        """Membership is an entry of the simpul's feed, for everybody to see; using up the invitation is in the same transaction."""
+    def _admit(self, tx: SqliteTransaction, application: Application) -> PreconditionError | None:
+        """Membership is an entry of the simpul's feed, for everybody to see; using up the invitation is in the same transaction.
+
+        Returns:
+            What is missing, if the members have a say in it and have not said it yet.
+        """
         membership = tx.membership(application.feed)
         if membership == entry_pb2.MEMBERSHIP_STATE_ACTIVE and tx.feed(application.feed) is not None:
-            return
+            return None
         if membership == entry_pb2.MEMBERSHIP_STATE_SUSPENDED:
             # An invitation, above all one that was used before, does not lift a suspension.
             raise PermissionDeniedError(Reason.MEMBER_SUSPENDED, f"{application.feed.forum} is suspended", forum=application.feed.forum)
         if application.repeated and membership != entry_pb2.MEMBERSHIP_STATE_UNSPECIFIED:
             raise PermissionDeniedError(Reason.INVITATION_USED, "this invitation has been used", forum=application.feed.forum)
-        self._node.fence.require()
-        feeds.pin(tx, application.feed, application.genesis)
-        entry = new_entry(micros_now())
-        entry.membership.feed, entry.membership.genesis = application.feed.origin, application.genesis
-        entry.membership.state = entry_pb2.MEMBERSHIP_STATE_ACTIVE
-        entry.membership.category = application.category or entry_pb2.MEMBER_CATEGORY_FULL  # type: ignore[assignment]
-        feeds.append(tx, self._node.own, [Draft(entry)])
+        found = governance_of(tx, self._node)
+        member = found.member(found.name_of(application.feed))
+        applied = member is not None and member.state == entry_pb2.MEMBERSHIP_STATE_APPLIED and member.genesis == application.genesis
+        entry = new_entry(max(micros_now(), found.time))
+        admitted = admission(found, application.feed.origin, application.genesis, application.category)
+        if admitted is not None:
+            self._node.fence.require()
+            feeds.pin(tx, application.feed, application.genesis)
+            entry.membership.CopyFrom(admitted)
+            feeds.append(tx, self._node.own, [Draft(entry)])
+            return None
+        if not applied:
+            self._node.fence.require()
+            entry.membership.feed, entry.membership.genesis = application.feed.origin, application.genesis
+            entry.membership.state = entry_pb2.MEMBERSHIP_STATE_APPLIED
+            entry.membership.category = application.category or entry_pb2.MEMBER_CATEGORY_FULL  # type: ignore[assignment]
+            feeds.append(tx, self._node.own, [Draft(entry)])
+        needed = min(found.charter.admission_endorsements, len(found.full_members()))
+        have = len(member.endorsements) if member is not None and applied else 0
+        return PreconditionError(
+            Reason.ENDORSEMENTS_MISSING,
+            f"{application.feed.forum} has applied; {needed} members must endorse it (kad-node endorse), {have} have. Join again then",
+            forum=application.feed.forum,
+            needed=needed,
+            have=have,
+        )
 
     async def RenewCertificate(
         self, request: enrolment_pb2.RenewCertificateRequest, context: Context

@@ -25,3 +25,4 @@ class SimpulConfig(CommonConfig):
     witness_interval_seconds: float = Field(
         1, ge=0.1, le=3600, description="Pause between two checkpoints that are put to the members to confirm"
     )
+    census_seconds: float = Field(3600, ge=1, le=86_400, description="Pause between two censuses: lists of everything that was observed")

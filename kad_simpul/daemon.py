@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from kad_node.api.guard import check_request
 from kad_node.daemon import Daemon, bind, issue_own_certificate, utc_now
+from kad_node.service.affairs import governance_of
+from kad_protocol.authority import policy
 from kad_protocol.certificates import Authority, TrustAnchor
 from kad_protocol.channel import enrolment_credentials, server_options
+from kad_protocol.errors import PreconditionError, Reason
 from kad_protocol.status import ErrorInterceptor
 from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc
+from kad_simpul.acts import Acts
 from kad_simpul.api import EnrolmentServicer, InvitationServicer
 from kad_simpul.config import SimpulConfig
 from kad_simpul.enrol import Enrolment
 from kad_simpul.observe import Observer
+from kad_simpul.steward import Steward
 
 if TYPE_CHECKING:
     from kad_node.home import Home
     from kad_node.node import Node
 
 __all__ = ["SimpulDaemon", "invitation_services"]
+
+log = logging.getLogger(__name__)
 
 _ENROLMENT = enrolment_pb2.DESCRIPTOR.services_by_name["EnrolmentService"].full_name
 _INVITATIONS = enrolment_pb2.DESCRIPTOR.services_by_name["InvitationService"].full_name
@@ -62,6 +70,8 @@ class SimpulDaemon(Daemon[SimpulConfig]):
     async def start_more(self) -> None:
         """Observe from now on, and open the enrolment port."""
         observer = Observer(self.own, self.node.fence)
+        await self._check_mode()
+        self.node.acting = Acts(self.node, self.config.mode)
         self.node.before_seal = observer.before_seal
         # What grew while nobody observed is observed with the first commit.
         await self.node.store.write(lambda _: None)
@@ -78,6 +88,26 @@ class SimpulDaemon(Daemon[SimpulConfig]):
         self._servers.append(server)
         await server.start()
         self._more_tasks.append(asyncio.create_task(self._propose(), name="propose"))
+        self._more_tasks.append(asyncio.create_task(Steward(self.node, self.config.census_seconds).run(), name="steward"))
+
+    async def _check_mode(self) -> None:
+        """The configuration may ask for no more authority than the members have given.
+
+        Raises:
+            PreconditionError: ``MODE_NOT_DECIDED``.
+        """
+        head = (await self.node.store.read(lambda tx: governance_of(tx, self.node))).head
+        decided, asked = policy(head.mode).name, self.config.mode
+        if asked != decided == "networking":
+            raise PreconditionError(
+                Reason.MODE_NOT_DECIDED,
+                "the configuration says mode = subsidiarity, but the members have not decided that; let them (kad-node propose --charter),"
+                " and until then set mode = networking",
+                mode=asked,
+                decided=decided,
+            )
+        if asked != decided:
+            log.warning("the members have decided for %s; this simpul is configured as %s and does less than it may", decided, asked)
 
     async def _propose(self) -> None:
         """Put the own feed's newest checkpoint to the witnesses, not too often: a confirmation costs each of them two signatures."""

@@ -31,8 +31,9 @@ _ROLES = {
     "ExportFeeds": Role.READER,
     "ImportFeeds": Role.ADMIN,
 }
+_AFFAIRS = frozenset({"MembershipService", "MandatesService", "DecisionsService"})
 #: What a member may call on another member's port, besides `Exchange`: reading.
-_MEMBER_SERVICES = frozenset({"RecordsService", "DirectoryService", "TransparencyService", "ReplicationService"})
+_MEMBER_SERVICES = frozenset({"RecordsService", "DirectoryService", "TransparencyService", "ReplicationService"} | _AFFAIRS)
 
 
 def _split(method: str) -> tuple[str, str]:

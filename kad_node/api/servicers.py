@@ -13,6 +13,8 @@ from kad_protocol.errors import PermissionDeniedError, Reason
 from kad_protocol.v1 import (
     directory_pb2,
     directory_pb2_grpc,
+    governance_pb2,
+    governance_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
     records_pb2,
@@ -26,13 +28,24 @@ from kad_protocol.v1 import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from kad_node.node import Acting, Node
     from kad_node.peers import Peers
+    from kad_node.service.affairs import Affairs
     from kad_node.service.directory import Directory
     from kad_node.service.records import Records
     from kad_node.service.status import Status
     from kad_node.service.transparency import Transparency
 
-__all__ = ["DirectoryServicer", "NodeServicer", "RecordsServicer", "ReplicationServicer", "TransparencyServicer"]
+__all__ = [
+    "DecisionsServicer",
+    "DirectoryServicer",
+    "MandatesServicer",
+    "MembershipServicer",
+    "NodeServicer",
+    "RecordsServicer",
+    "ReplicationServicer",
+    "TransparencyServicer",
+]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -128,6 +141,90 @@ class TransparencyServicer(transparency_pb2_grpc.TransparencyServiceServicer):
         self, request: transparency_pb2.GetConsistencyProofRequest, context: Context
     ) -> transparency_pb2.GetConsistencyProofResponse:
         return await self._transparency.consistency(request.feed, request.old_size, request.new_size)
+
+    async def ListEvidence(self, request: transparency_pb2.ListEvidenceRequest, context: Context) -> transparency_pb2.ListEvidenceResponse:
+        return await self._transparency.evidence()
+
+
+class MembershipServicer(governance_pb2_grpc.MembershipServiceServicer):
+    """``kad.v1.MembershipService``."""
+
+    def __init__(self, affairs: Affairs) -> None:
+        self._affairs = affairs
+
+    async def GetFederation(self, request: governance_pb2.GetFederationRequest, context: Context) -> governance_pb2.GetFederationResponse:
+        return governance_pb2.GetFederationResponse(federation=await self._affairs.federation())
+
+    async def ListMembers(self, request: governance_pb2.ListMembersRequest, context: Context) -> governance_pb2.ListMembersResponse:
+        return governance_pb2.ListMembersResponse(members=await self._affairs.members())
+
+    async def EndorseCandidate(
+        self, request: governance_pb2.EndorseCandidateRequest, context: Context
+    ) -> governance_pb2.EndorseCandidateResponse:
+        return governance_pb2.EndorseCandidateResponse(member=await self._affairs.endorse(request.name))
+
+    async def LeaveFederation(
+        self, request: governance_pb2.LeaveFederationRequest, context: Context
+    ) -> governance_pb2.LeaveFederationResponse:
+        return governance_pb2.LeaveFederationResponse(index=max(0, await self._affairs.leave()))
+
+
+class MandatesServicer(governance_pb2_grpc.MandatesServiceServicer):
+    """``kad.v1.MandatesService``."""
+
+    def __init__(self, affairs: Affairs, node: Node) -> None:
+        self._affairs = affairs
+        self._node = node
+
+    async def GrantMandate(self, request: governance_pb2.GrantMandateRequest, context: Context) -> governance_pb2.GrantMandateResponse:
+        return governance_pb2.GrantMandateResponse(mandate=await self._affairs.grant(request.mandate))
+
+    async def RevokeMandate(self, request: governance_pb2.RevokeMandateRequest, context: Context) -> governance_pb2.RevokeMandateResponse:
+        return governance_pb2.RevokeMandateResponse(index=max(0, await self._affairs.revoke(request.name)))
+
+    async def ListMandates(self, request: governance_pb2.ListMandatesRequest, context: Context) -> governance_pb2.ListMandatesResponse:
+        return governance_pb2.ListMandatesResponse(mandates=await self._affairs.mandates(request.parent, live_only=request.live_only))
+
+    async def ListActs(self, request: governance_pb2.ListActsRequest, context: Context) -> governance_pb2.ListActsResponse:
+        return await self._affairs.acts(request.page_size, request.page_token)
+
+    async def VetoAct(self, request: governance_pb2.VetoActRequest, context: Context) -> governance_pb2.VetoActResponse:
+        return governance_pb2.VetoActResponse(index=max(0, await self._affairs.veto(request.name)))
+
+    async def ReviewSubmission(
+        self, request: governance_pb2.ReviewSubmissionRequest, context: Context
+    ) -> governance_pb2.ReviewSubmissionResponse:
+        act = await self._acting().review(request.name, request.version, approved=request.approved)
+        return governance_pb2.ReviewSubmissionResponse(act=act)
+
+    async def IssueStatement(
+        self, request: governance_pb2.IssueStatementRequest, context: Context
+    ) -> governance_pb2.IssueStatementResponse:
+        return governance_pb2.IssueStatementResponse(act=await self._acting().issue(request))
+
+    def _acting(self) -> Acting:
+        if self._node.acting is None:
+            raise PermissionDeniedError(Reason.ROLE_INSUFFICIENT, "only a simpul acts in the name of others, under their mandates")
+        return self._node.acting
+
+
+class DecisionsServicer(governance_pb2_grpc.DecisionsServiceServicer):
+    """``kad.v1.DecisionsService``."""
+
+    def __init__(self, affairs: Affairs) -> None:
+        self._affairs = affairs
+
+    async def Propose(self, request: governance_pb2.ProposeRequest, context: Context) -> governance_pb2.ProposeResponse:
+        return governance_pb2.ProposeResponse(decision=await self._affairs.propose(request))
+
+    async def CastVote(self, request: governance_pb2.CastVoteRequest, context: Context) -> governance_pb2.CastVoteResponse:
+        return governance_pb2.CastVoteResponse(decision=await self._affairs.vote(request))
+
+    async def GetDecision(self, request: governance_pb2.GetDecisionRequest, context: Context) -> governance_pb2.GetDecisionResponse:
+        return governance_pb2.GetDecisionResponse(decision=await self._affairs.decision(request.name))
+
+    async def ListDecisions(self, request: governance_pb2.ListDecisionsRequest, context: Context) -> governance_pb2.ListDecisionsResponse:
+        return await self._affairs.decisions(request.page_size, request.page_token)
 
 
 class ReplicationServicer(replication_pb2_grpc.ReplicationServiceServicer):

@@ -13,8 +13,8 @@ from rich.markup import escape
 
 from kad_node import config as configuration
 from kad_node import logs
+from kad_node.cli import affairs, setup, show
 from kad_node.cli import doctor as examination
-from kad_node.cli import setup, show
 from kad_node.cli.common import Context, Group, as_json, command_of, common, completion, err, json_option, out, print_json, run
 from kad_node.config import NodeConfig
 from kad_node.daemon import NodeDaemon
@@ -433,6 +433,16 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
     out.print(f"{me.size} {ngettext('entry', 'entries', me.size)}{observed}; {words.get(state.append_state, '')}")
     if state.HasField("witnessing"):
         out.print(show.witnessing_line(state.witnessing))
+    for alarm in state.alarms:
+        words_of = {
+            "FORKED": _("two histories; nothing more is taken of it, the proof is kept (kad-node evidence)"),
+            "OBSERVATION_CONTRADICTED": _(
+                "the simpul says something else of it than what is here; its acts are not believed from there on"
+            ),
+            "OBSERVATION_LAGGING": _("the simpul does not observe what this forum decided; it is not confirmed while that lasts"),
+            "EPOCH_SUPERSEDED": _("given up by its owner, who goes on with new keys"),
+        }
+        out.print(f"[red]! {alarm.reason}[/] {alarm.feed}: {words_of.get(alarm.reason, '')}")
     if state.queued:
         out.print(f"[yellow]{state.queued}[/] {_('changes wait to be signed')}")
     for peer in state.peers:
@@ -470,6 +480,30 @@ async def policy(context: Context) -> None:
     async with context.client() as kad:
         response = await kad.transparency.GetWitnessedCheckpoint(transparency_pb2.GetWitnessedCheckpointRequest(), timeout=_TIMEOUT)
     click.echo(response.policy, nl=False)
+
+
+@_command(
+    "evidence",
+    _("Write the proofs of misbehaviour that this node keeps, each as a file for `kad verify`."),
+    "kad-node evidence --to bukti/",
+)
+@click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path(), help=_("The folder; default: this one."))
+@json_option
+@run
+async def evidence(context: Context, folder: Path, as_json: bool) -> None:
+    """``kad-node evidence``."""
+    async with context.client() as kad:
+        found = (await kad.transparency.ListEvidence(transparency_pb2.ListEvidenceRequest(), timeout=_TIMEOUT)).evidence
+    if as_json:
+        print_json([_json(item) for item in found])
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, item in enumerate(found, 1):
+        path = folder / f"evidence-{number}.json"
+        path.write_bytes(item.data)
+        out.print(f"{path}  {item.feed}")
+    if not found:
+        err.print(_("Nobody has been caught: there is no evidence here."))
 
 
 @_command("doctor", _("Examine this home and say what to mend."), "kad-node doctor", "kad-node doctor --deep")
@@ -659,3 +693,8 @@ def config_sample(context: Context) -> None:
 
 
 app.add_command(completion("kad-node"))
+
+
+_mandates = affairs.mandate_group(app)
+affairs.add_reading(app, _mandates)
+affairs.add_writing(app, _mandates)

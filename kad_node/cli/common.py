@@ -111,6 +111,23 @@ def _hints() -> dict[Reason, str]:
         Reason.AUTHORITY_NOT_PINNED: _(
             "who answers at {address} is not the simpul that sent the invitation. Do not go on; ask the simpul."
         ),
+        Reason.NO_MANDATE: _("the simpul holds no mandate for that. The forum gives one with `kad-node mandate grant`. ({message})"),
+        Reason.ACTING_FOR_OTHERS_NOT_POSSIBLE: _(
+            "in networking mode nobody acts for another, so every forum does this itself. ({message})"
+        ),
+        Reason.MODE_NOT_DECIDED: _(
+            "the members have not decided for mode = {mode}. Set mode = {decided} in kad.toml, or let them decide: kad-node propose --charter. ({message})"
+        ),
+        Reason.ENDORSEMENTS_MISSING: _(
+            "{forum} has applied; {have} of {needed} members have endorsed it so far (`kad-node endorse {forum}` at theirs). Run the same `join` again then."
+        ),
+        Reason.MANDATE_OVERLAPS: _(
+            "a mandate of this forum covers part of that already. Revoke it first: kad-node mandate list. ({message})"
+        ),
+        Reason.VOTE_REPEATED: _("this forum has voted on that already; the first vote counts."),
+        Reason.VOTE_TOO_LATE: _("that is closed; no votes are taken any more."),
+        Reason.VOTE_NOT_ENTITLED: _("this forum has no vote on that. ({message})"),
+        Reason.MEMBER_SUSPENDED: _("suspended, or no longer a member. ({message})"),
         Reason.RECORD_NOT_FOUND: _("there is no record {name} here. `kad-node list` shows what there is."),
         Reason.STALE_VERSION: _("{name} is at version {current_version} now, you saw {expected_version}. Read it again, then revise."),
         Reason.RECORD_RETRACTED: _("{name} was retracted and cannot be changed."),

@@ -34,6 +34,12 @@ def record_proof(tx: SqliteTransaction, own: FeedId, name: str, version: int) ->
     row = tx.record(wanted.forum, wanted.record, version, own)
     if row is None:
         raise NotFoundError(Reason.RECORD_NOT_FOUND, f"{wanted} is not here", name=wanted)
+    if row.source is not None:
+        raise PreconditionError(
+            Reason.RECORD_OF_OTHER_WRITER,
+            f"{name} was published by {row.source} in the forum's name; what proves it is the act there (kad-node acts)",
+            name=name,
+        )
     author = row.feed
     simpul = simpul_of(tx, own)
     confirmed = confirmed_checkpoint(tx, simpul) if simpul is not None else None

@@ -42,8 +42,11 @@ _SNIPPET = 300
 _WATCH_CHUNK = 200
 
 
-def to_record(row: RecordRow, *, with_content: bool = True) -> records_pb2.Record:
-    """The record of a row."""
+_UNDER_REVIEW = (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED)
+
+
+def to_record(row: RecordRow, *, with_content: bool = True, may_review: bool = False) -> records_pb2.Record:
+    """The record of a row. What waits for a review is read only by its forum and the simpul (``may_review``)."""
     state = row.state
     if row.version != row.latest and state != records_pb2.RECORD_STATE_RETRACTED:
         state = records_pb2.RECORD_STATE_PUBLISHED if row.content else records_pb2.RECORD_STATE_CONTENT_MISSING
@@ -53,8 +56,9 @@ def to_record(row: RecordRow, *, with_content: bool = True) -> records_pb2.Recor
         kind=row.kind,  # type: ignore[arg-type]
         audience=row.audience,  # type: ignore[arg-type]
         state=state,  # type: ignore[arg-type]
-        feed=row.feed.origin,
+        feed=row.source or row.feed.origin,
         latest_version=row.latest,
+        published_by=row.source or "",
     )
     record.create_time.FromMicroseconds(row.created)
     record.update_time.FromMicroseconds(row.updated)
@@ -64,7 +68,7 @@ def to_record(row: RecordRow, *, with_content: bool = True) -> records_pb2.Recor
         record.observation = row.observation
     if state == records_pb2.RECORD_STATE_RETRACTED:
         record.retraction_reason = row.retraction
-    elif row.content and with_content:
+    elif row.content and with_content and (state not in _UNDER_REVIEW or may_review):
         record.content.CopyFrom(contents.parse_content(contents.split(row.content)[1]))
     return record
 
@@ -83,6 +87,8 @@ class Records:
         drafts: list[tuple[str, Draft]] = []
         for request in requests:
             if request.parent and parse_forum_name(request.parent) != own.forum:
+                if self._node.acting is not None and len(requests) == 1:
+                    return [await self._node.acting.publish(request)]
                 raise PermissionDeniedError(Reason.NOT_OWN_RECORD, f"this node publishes for {own.forum} only", forum=own.forum)
             record = new_record_id()
             drafts.append((record, self._version_draft(record, 1, request.content, request.audience)))
@@ -246,7 +252,7 @@ class Records:
             raise NotFoundError(
                 Reason.RECORD_NOT_FOUND, f"there is no record {parsed}" + (f" version {version}" if version else ""), name=parsed
             )
-        return to_record(row)
+        return to_record(row, may_review=self._node.acting is not None or row.feed == self._node.own)
 
     async def list(self, request: records_pb2.ListRecordsRequest) -> records_pb2.ListRecordsResponse:
         """A page of records. See ``RecordsService.ListRecords``."""

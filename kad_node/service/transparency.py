@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Transparency"]
 
 
+_MOST_EVIDENCE, _EVIDENCE_BYTES = 100, 3 << 20
+
+
 class Transparency:
     """The feeds of one node, for whoever wants to check them."""
 
@@ -88,6 +91,17 @@ class Transparency:
             )
 
         return await self._node.store.read(read)
+
+    async def evidence(self) -> transparency_pb2.ListEvidenceResponse:
+        """See ``TransparencyService.ListEvidence``."""
+        response = transparency_pb2.ListEvidenceResponse()
+        used = 0
+        for feed, data in (await self._node.store.read(lambda tx: tx.evidence()))[:_MOST_EVIDENCE]:
+            used += len(data)
+            if used > _EVIDENCE_BYTES:
+                break
+            response.evidence.add(feed=feed.origin, data=data)
+        return response
 
     async def page(self, feed: str, after: int, size: int) -> replication_pb2.ReadFeedResponse:
         """See ``ReplicationService.ReadFeed``."""

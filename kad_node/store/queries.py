@@ -265,6 +265,20 @@ class Queries:
         )
         return [FeedId.parse(origin) for (origin,) in rows]
 
+    def ignored(self, simpul: FeedId, held_before: int, size: int) -> list[FeedId]:
+        """Active members who decided something that has been here since before ``held_before`` (microseconds since 1970) and that
+        the first ``size`` entries of the simpul's log do not observe.
+        """
+        rows = self._connection.execute(
+            "SELECT f.origin FROM (SELECT e.feed AS feed, MAX(e.idx) AS idx FROM authority_entry e WHERE e.held < ? GROUP BY e.feed) n"
+            " JOIN member m ON m.feed = n.feed AND m.state = ? JOIN feed f ON f.id = n.feed AND f.quarantine = ''"
+            " JOIN feed s ON s.id = m.simpul AND s.origin = ? WHERE n.idx >="
+            " (SELECT IFNULL(MAX(o.size), 0) FROM observation o WHERE o.feed = n.feed AND o.observer = s.id AND o.idx < ?)"
+            " ORDER BY f.origin",
+            (held_before, entry_pb2.MEMBERSHIP_STATE_ACTIVE, simpul.origin, size),
+        )
+        return [FeedId.parse(origin) for (origin,) in rows]
+
     def witnessed(self, feed: FeedId) -> list[tuple[int, bytes]]:
         """Sizes and notes of a simpul's checkpoints that were put to its witnesses and are kept here, largest first."""
         rows = self._connection.execute(

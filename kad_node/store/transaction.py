@@ -63,6 +63,8 @@ class SqliteTransaction(Queries):
         super().__init__(connection)
         #: Feeds whose signed size changed or that are new; told to listeners after the commit.
         self.touched: set[FeedId] = set()
+        #: A member's standing changed in this transaction.
+        self.standings_changed = False
         self._ids: dict[FeedId, int] = {}
 
     def rolled_back(self) -> None:
@@ -404,6 +406,7 @@ class SqliteTransaction(Queries):
             (self._id(feed), self._id(simpul), index, state, category),
         )
         self.touched.add(feed)
+        self.standings_changed = True
 
     def put_submissions(self, feed: FeedId, after: int, before: int, kinds: Sequence[int]) -> None:
         marks = ",".join("?" * len(kinds))

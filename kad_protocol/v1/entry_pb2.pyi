@@ -619,7 +619,7 @@ class Charter(google.protobuf.message.Message):
     At most 2,160 (90 days).
     """
     lag_seconds: builtins.int
-    """How long the simpul may take to observe what a witness holds before that witness stops confirming it. Seconds, 60 to
+    """How long the simpul may take to observe what a witness holds before that witness stops confirming it. Seconds, 10 to
     86,400; 0 means 600.
     """
     chair_term_days: builtins.int

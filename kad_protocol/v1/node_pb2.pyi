@@ -111,6 +111,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     HOME_FIELD_NUMBER: builtins.int
     STORE_BYTES_FIELD_NUMBER: builtins.int
     WITNESSING_FIELD_NUMBER: builtins.int
+    ALARMS_FIELD_NUMBER: builtins.int
     federation: builtins.str
     """Federation that it belongs to."""
     mode: builtins.str
@@ -155,6 +156,10 @@ class GetStatusResponse(google.protobuf.message.Message):
     def witnessing(self) -> Global___Witnessing:
         """How far the members confirm what the simpul's feed says. Absent where there is no simpul."""
 
+    @property
+    def alarms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Alarm]:
+        """What somebody did that they must not do, as far as this node sees it now. Empty when all is well."""
+
     def __init__(
         self_,  # pyright: ignore[reportSelfClsParameterName]
         *,
@@ -173,11 +178,34 @@ class GetStatusResponse(google.protobuf.message.Message):
         home: builtins.str = ...,
         store_bytes: builtins.int = ...,
         witnessing: Global___Witnessing | None = ...,
+        alarms: collections.abc.Iterable[Global___Alarm] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["certificate_expire_time", b"certificate_expire_time", "self", b"self", "start_time", b"start_time", "witnessing", b"witnessing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_state", b"append_state", "certificate_expire_time", b"certificate_expire_time", "federation", b"federation", "forums", b"forums", "home", b"home", "listen_address", b"listen_address", "mode", b"mode", "peers", b"peers", "problems", b"problems", "queued", b"queued", "self", b"self", "start_time", b"start_time", "store_bytes", b"store_bytes", "version", b"version", "witnessing", b"witnessing"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alarms", b"alarms", "append_state", b"append_state", "certificate_expire_time", b"certificate_expire_time", "federation", b"federation", "forums", b"forums", "home", b"home", "listen_address", b"listen_address", "mode", b"mode", "peers", b"peers", "problems", b"problems", "queued", b"queued", "self", b"self", "start_time", b"start_time", "store_bytes", b"store_bytes", "version", b"version", "witnessing", b"witnessing"]) -> None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
+
+@typing.final
+class Alarm(google.protobuf.message.Message):
+    """Misbehaviour that goes on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    FEED_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """As a name of ErrorReason without its prefix: FORKED, OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, WAITING_FOR_FEED."""
+    feed: builtins.str
+    """Origin of the feed that it concerns."""
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        feed: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["feed", b"feed", "reason", b"reason"]) -> None: ...
+
+Global___Alarm: typing_extensions.TypeAlias = Alarm
 
 @typing.final
 class Witnessing(google.protobuf.message.Message):

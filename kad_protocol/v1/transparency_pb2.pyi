@@ -267,3 +267,57 @@ class GetConsistencyProofResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "hashes", b"hashes", "new_root", b"new_root", "new_size", b"new_size", "old_root", b"old_root"]) -> None: ...
 
 Global___GetConsistencyProofResponse: typing_extensions.TypeAlias = GetConsistencyProofResponse
+
+@typing.final
+class ListEvidenceRequest(google.protobuf.message.Message):
+    """Request for ListEvidence."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListEvidenceRequest: typing_extensions.TypeAlias = ListEvidenceRequest
+
+@typing.final
+class ListEvidenceResponse(google.protobuf.message.Message):
+    """Response of ListEvidence. At most 100, of at most 512 KiB each and 3 MiB together."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVIDENCE_FIELD_NUMBER: builtins.int
+    @property
+    def evidence(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """The proofs."""
+
+    def __init__(
+        self,
+        *,
+        evidence: collections.abc.Iterable[Global___Evidence] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["evidence", b"evidence"]) -> None: ...
+
+Global___ListEvidenceResponse: typing_extensions.TypeAlias = ListEvidenceResponse
+
+@typing.final
+class Evidence(google.protobuf.message.Message):
+    """A proof of misbehaviour."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the feed whose owner misbehaved."""
+    data: builtins.bytes
+    """The file: JSON of type kad.evidence.v1."""
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "feed", b"feed"]) -> None: ...
+
+Global___Evidence: typing_extensions.TypeAlias = Evidence

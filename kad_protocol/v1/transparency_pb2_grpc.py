@@ -60,6 +60,11 @@ class TransparencyServiceStub(object):
                 request_serializer=kad_dot_v1_dot_transparency__pb2.GetConsistencyProofRequest.SerializeToString,
                 response_deserializer=kad_dot_v1_dot_transparency__pb2.GetConsistencyProofResponse.FromString,
                 _registered_method=True)
+        self.ListEvidence = channel.unary_unary(
+                '/kad.v1.TransparencyService/ListEvidence',
+                request_serializer=kad_dot_v1_dot_transparency__pb2.ListEvidenceRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_transparency__pb2.ListEvidenceResponse.FromString,
+                _registered_method=True)
 
 
 class TransparencyServiceServicer(object):
@@ -103,6 +108,13 @@ class TransparencyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvidence(self, request, context):
+        """Proofs of misbehaviour that this node keeps, oldest first; each is a file that `kad verify` checks offline.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransparencyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +142,11 @@ def add_TransparencyServiceServicer_to_server(servicer, server):
                     servicer.GetConsistencyProof,
                     request_deserializer=kad_dot_v1_dot_transparency__pb2.GetConsistencyProofRequest.FromString,
                     response_serializer=kad_dot_v1_dot_transparency__pb2.GetConsistencyProofResponse.SerializeToString,
+            ),
+            'ListEvidence': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvidence,
+                    request_deserializer=kad_dot_v1_dot_transparency__pb2.ListEvidenceRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_transparency__pb2.ListEvidenceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +285,33 @@ class TransparencyService(object):
             '/kad.v1.TransparencyService/GetConsistencyProof',
             kad_dot_v1_dot_transparency__pb2.GetConsistencyProofRequest.SerializeToString,
             kad_dot_v1_dot_transparency__pb2.GetConsistencyProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kad.v1.TransparencyService/ListEvidence',
+            kad_dot_v1_dot_transparency__pb2.ListEvidenceRequest.SerializeToString,
+            kad_dot_v1_dot_transparency__pb2.ListEvidenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

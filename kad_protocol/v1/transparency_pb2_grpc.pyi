@@ -105,7 +105,23 @@ _TransparencyServiceGetConsistencyProofType = typing_extensions.TypeVar(
     ],
 )
 
-class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointType, _TransparencyServiceGetWitnessedCheckpointType, _TransparencyServiceGetRecordProofType, _TransparencyServiceGetInclusionProofType, _TransparencyServiceGetConsistencyProofType]):
+_TransparencyServiceListEvidenceType = typing_extensions.TypeVar(
+    '_TransparencyServiceListEvidenceType',
+    grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
+        kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
+        kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
+        kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
+    ],
+)
+
+class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointType, _TransparencyServiceGetWitnessedCheckpointType, _TransparencyServiceGetRecordProofType, _TransparencyServiceGetInclusionProofType, _TransparencyServiceGetConsistencyProofType, _TransparencyServiceListEvidenceType]):
     """Checkpoints and proofs of every feed that is held here."""
 
     @typing.overload
@@ -129,6 +145,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
         grpc.UnaryUnaryMultiCallable[
             kad_protocol.v1.transparency_pb2.GetConsistencyProofRequest,
             kad_protocol.v1.transparency_pb2.GetConsistencyProofResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
+            kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -154,6 +174,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
             kad_protocol.v1.transparency_pb2.GetConsistencyProofRequest,
             kad_protocol.v1.transparency_pb2.GetConsistencyProofResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
+            kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetCheckpoint: _TransparencyServiceGetCheckpointType
@@ -175,6 +199,9 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
     GetConsistencyProof: _TransparencyServiceGetConsistencyProofType
     """The proof that a feed of one size is a prefix of the same feed at a larger size. Returns `OUT_OF_RANGE`."""
 
+    ListEvidence: _TransparencyServiceListEvidenceType
+    """Proofs of misbehaviour that this node keeps, oldest first; each is a file that `kad verify` checks offline."""
+
 TransparencyServiceAsyncStub: typing_extensions.TypeAlias = TransparencyServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.transparency_pb2.GetCheckpointRequest,
@@ -195,6 +222,10 @@ TransparencyServiceAsyncStub: typing_extensions.TypeAlias = TransparencyServiceS
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.transparency_pb2.GetConsistencyProofRequest,
         kad_protocol.v1.transparency_pb2.GetConsistencyProofResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
+        kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
     ],
 ]
 
@@ -244,5 +275,13 @@ class TransparencyServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[kad_protocol.v1.transparency_pb2.GetConsistencyProofResponse, collections.abc.Awaitable[kad_protocol.v1.transparency_pb2.GetConsistencyProofResponse]]:
         """The proof that a feed of one size is a prefix of the same feed at a larger size. Returns `OUT_OF_RANGE`."""
+
+    @abc.abstractmethod
+    def ListEvidence(
+        self,
+        request: kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[kad_protocol.v1.transparency_pb2.ListEvidenceResponse, collections.abc.Awaitable[kad_protocol.v1.transparency_pb2.ListEvidenceResponse]]:
+        """Proofs of misbehaviour that this node keeps, oldest first; each is a file that `kad verify` checks offline."""
 
 def add_TransparencyServiceServicer_to_server(servicer: TransparencyServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

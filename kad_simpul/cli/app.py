@@ -10,8 +10,8 @@ import click
 
 from kad_node import config as configuration
 from kad_node import logs
+from kad_node.cli import affairs, setup, show
 from kad_node.cli import doctor as examination
-from kad_node.cli import setup, show
 from kad_node.cli.app import show_status
 from kad_node.cli.common import Context, Group, command_of, common, completion, err, json_option, out, print_json, run
 from kad_node.cli.common import as_json as as_json_message
@@ -19,9 +19,13 @@ from kad_node.home import Home
 from kad_node.messages import _
 from kad_node.node import found_feed
 from kad_node.store.transaction import micros_now
+from kad_protocol import document
+from kad_protocol.authority import FUNCTIONS, mode_of
+from kad_protocol.entry import new_entry
 from kad_protocol.errors import InvalidInputError, Reason
 from kad_protocol.names import FeedId, check_federation, check_forum
-from kad_protocol.v1 import content_pb2, directory_pb2, enrolment_pb2, entry_pb2, node_pb2
+from kad_protocol.v1 import content_pb2, enrolment_pb2, entry_pb2, governance_pb2, node_pb2, records_pb2
+from kad_simpul.acts import Acts
 from kad_simpul.config import SimpulConfig
 from kad_simpul.daemon import SimpulDaemon, enrolment_of, invitation_services
 
@@ -39,6 +43,7 @@ _UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 def _services(server: grpc.aio.Server, node: Node, config: CommonConfig) -> list[str]:
     assert isinstance(config, SimpulConfig)  # noqa: S101 - the model of this program's homes
+    node.acting = Acts(node, config.mode)
     return invitation_services(server, node, enrolment_of(node.home, config))
 
 
@@ -85,7 +90,9 @@ async def init(context: Context, forum: str, name: str, federation: str, address
         raise InvalidInputError(Reason.INVALID_CONFIGURATION, "--address is host:port")
     home.prepare()
     with home.lock():
-        await found_feed(home, feed, entry_pb2.MEMBER_ROLE_SIMPUL, micros_now(), setup.show_recovery)
+        founding = new_entry(micros_now())
+        founding.founding.mode = mode_of(mode)
+        await found_feed(home, feed, entry_pb2.MEMBER_ROLE_SIMPUL, micros_now(), setup.show_recovery, [founding])
         setup.make_authority(home, feed)
         home.tokens.create_local()
         port = int(address.rpartition(":")[2]) if address else setup.free_port(7443)
@@ -184,22 +191,6 @@ async def invitations(context: Context, revoked: str, as_json: bool) -> None:
         out.print(f"{invitation.id}  {invitation.forum}  {state}  {_('until')} {show.moment(invitation.expire_time)}")
 
 
-@_command("members", _("Who belongs to the federation."), "kad-simpul members", "kad-simpul members --json")
-@json_option
-@run
-async def members(context: Context, as_json: bool) -> None:
-    """``kad-simpul members``."""
-    async with context.client() as kad:
-        forums = (await kad.directory.ListForums(directory_pb2.ListForumsRequest(page_size=1000), timeout=_TIMEOUT)).forums
-    belonging = [forum for forum in forums if forum.membership]
-    if as_json:
-        print_json([as_json_message(forum) for forum in belonging])
-        return
-    show.forum_table(belonging)
-    if not belonging:
-        err.print(_("No members yet. `kad-simpul invite FORUM` makes an invitation."))
-
-
 @_command("status", _("How the simpul is doing."), "kad-simpul status", "kad-simpul status --json")
 @json_option
 @run
@@ -222,4 +213,97 @@ async def doctor(context: Context, deep: bool, as_json: bool) -> None:
     examination.report(await examination.examine(context, deep=deep), as_json=as_json)
 
 
+def _find_document(file: Any) -> document.Document:  # noqa: ANN401 - a file
+    try:
+        return document.from_document(document.load(str(file.read())))
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(Reason.INVALID_FILE, "the file is not UTF-8 text") from error
+
+
+@_command(
+    "publish",
+    _("Publish a record in a forum's name, under its mandate. Prints the record's name."),
+    "kad-simpul publish agenda.yaml --for kartamantul",
+)
+@click.argument("file", type=click.File(encoding="utf-8"))
+@click.option("--for", "forum", required=True, help=_("The forum in whose name."))
+@click.option("--dry-run", is_flag=True, help=_("Check everything, the mandate too; publish nothing."))
+@json_option
+@run
+async def publish(context: Context, file: Any, forum: str, dry_run: bool, as_json: bool) -> None:  # noqa: ANN401
+    """``kad-simpul publish``."""
+    read = _find_document(file)
+    request = records_pb2.CreateRecordRequest(
+        parent=f"forums/{forum}",
+        content=read.content,
+        audience=read.audience,  # type: ignore[arg-type]
+        validate_only=dry_run,
+    )
+    async with context.client() as kad:
+        record = (await kad.records.CreateRecord(request, timeout=_TIMEOUT)).record
+    if as_json:
+        _print(record)
+    elif dry_run:
+        out.print(_("Everything is in order; nothing was published."))
+    else:
+        print(record.name)
+
+
+@_command(
+    "review",
+    _("Let a submission through or turn it down, for forums that have mandated that (curate)."),
+    "kad-simpul review",
+    "kad-simpul review forums/javapromo/records/01J... --approve",
+)
+@click.argument("name", default="")
+@click.option("--approve/--reject", "approved", default=None, help=_("Everybody reads it from now on, or nobody does."))
+@json_option
+@run
+async def review(context: Context, name: str, approved: bool | None, as_json: bool) -> None:
+    """``kad-simpul review``."""
+    async with context.client() as kad:
+        if not name:
+            found = [record async for record in kad.all_records("state = SUBMITTED")]
+            if as_json:
+                print_json([as_json_message(record) for record in found])
+                return
+            show.record_table(found)
+            if not found:
+                err.print(_("Nothing waits for a review."))
+            return
+        if approved is None:
+            raise click.UsageError(_("Say --approve or --reject."))
+        request = governance_pb2.ReviewSubmissionRequest(name=name, approved=approved)
+        act = (await kad.mandates.ReviewSubmission(request, timeout=_TIMEOUT)).act
+    if as_json:
+        _print(act)
+    else:
+        print(act.name)
+
+
+@_command(
+    "issue",
+    _(
+        "Make a statement under mandates: a consolidated agenda or regulation, a letter in the members' name. The file has title, addressee, text, items."
+    ),
+    "kad-simpul issue represent surat.yaml",
+    "kad-simpul issue consolidate-agenda kalender.yaml",
+)
+@click.argument("function", type=click.Choice([name for name, f in FUNCTIONS.items() if not f.asks_kinds and name != "admit-members"]))
+@click.argument("file", type=click.File(encoding="utf-8"))
+@json_option
+@run
+async def issue(context: Context, function: str, file: Any, as_json: bool) -> None:  # noqa: ANN401
+    """``kad-simpul issue``."""
+    statement = affairs.read_statement(file)
+    async with context.client() as kad:
+        request = governance_pb2.IssueStatementRequest(function=function, statement=statement)
+        act = (await kad.mandates.IssueStatement(request, timeout=_TIMEOUT)).act
+    if as_json:
+        _print(act)
+    else:
+        print(act.name)
+
+
+affairs.add_reading(app, affairs.mandate_group(app))
 app.add_command(completion("kad-simpul"))
