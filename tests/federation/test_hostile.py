@@ -67,7 +67,7 @@ async def two(federation: Federation) -> tuple[Federation, Member, Member]:
     honest, thief = await federation.join("kartamantul"), await federation.join("javapromo")
     honest.run("publish", "-", stdin=json.dumps(PRACTICE))
     await until(lambda: len(federation.simpul.json("members")) == 2, "both are members")
-    await until(lambda: all(int(forum["size"]) >= 2 for forum in federation.simpul.json("members")), "both feeds are there")
+    await until(lambda: all(int(forum.get("observed_size", 0)) >= 2 for forum in federation.simpul.json("members")), "both feeds are there")
     # Its own daemon would be replaced by our streams, and come back in between.
     await thief.stop()
     return federation, honest, thief
