@@ -26,7 +26,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kad_protocol import evidence, merkle
+from kad_protocol import evidence, keychain, merkle
 from kad_protocol.entry import (
     AUTHORITY_BODIES,
     MAX_CONTENT_BLOB_BYTES,
@@ -45,7 +45,7 @@ from kad_protocol.errors import (
     VerificationError,
 )
 from kad_protocol.names import FeedId
-from kad_protocol.note import Checkpoint, LogKeys, LogSigner, open_checkpoint, sign_checkpoint
+from kad_protocol.note import Checkpoint, LogKeys, LogSigner, Note, open_checkpoint, sign_checkpoint
 from kad_protocol.store import FeedState, LogTransaction
 from kad_protocol.v1 import entry_pb2, replication_pb2
 
@@ -185,7 +185,7 @@ def _seal_once(tx: LogTransaction, state: FeedState, signer: Callable[[LogKeys],
                 signers = [signer(log_keys_of(feed.origin, keys))]
             elif entry.WhichOneof("body") == "key_rotation":
                 keys = entry.key_rotation.log_keys.SerializeToString()
-                signers.append(signer(log_keys_of(feed.origin, keys)))
+                signers.append(signer(keychain.check_rotation(feed, entry.key_rotation)))
                 rotated = True
                 break
     frontier.append(hashes)
@@ -380,7 +380,7 @@ def _walk(state: FeedState, entries: Sequence[bytes], contents: Sequence[bytes])
                 if offset != last:
                     raise VerificationError(Reason.KEY_ROTATION_INVALID, f"{feed}: a rotation inside a batch", feed=feed, index=index)
                 new_keys = entry.key_rotation.log_keys.SerializeToString()
-                log_keys_of(feed.origin, new_keys)
+                keychain.check_rotation(feed, entry.key_rotation)
             if body in AUTHORITY_BODIES:
                 authority = index
             expected = digest_of(entry)
@@ -459,8 +459,8 @@ def check_head(tx: LogTransaction, feed: FeedId, note: bytes) -> Checkpoint | No
     """Compare a checkpoint that somebody showed with the copy here. Every contact is gossip: this is where a fork shows.
 
     Returns:
-        The checkpoint if its signatures verify with the keys known here; None if they cannot be checked yet (no genesis,
-        or keys that were rotated further on).
+        The checkpoint if its signatures verify with the keys that signed at its size, as far as that is known here; None if they
+        cannot be checked yet (no genesis, or keys that were rotated further on).
 
     Raises:
         ForkedError: it is signed by the feed's keys and contradicts the copy.
@@ -470,7 +470,7 @@ def check_head(tx: LogTransaction, feed: FeedId, note: bytes) -> Checkpoint | No
     if state is None or not state.log_keys:
         return None
     try:
-        signed = open_checkpoint(note, [keys_of(state)])
+        signed = open_checkpoint(note, [keychain.keys_at(tx, feed, Checkpoint.parse(Note.parse(note).text).size)])
     except VerificationError as error:
         if error.reason in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID):
             return None

@@ -104,11 +104,12 @@ class Author:
         self.write([Draft(entry)])
 
     def rotate(self) -> None:
-        fresh = MemberKeys.generate().log_signer(self.feed.origin)
+        keys = MemberKeys.generate()
+        fresh = keys.log_signer(self.feed.origin)
         self.signers[fresh.public] = fresh
         entry = new_entry(2_000_000)
         entry.key_rotation.log_keys.CopyFrom(key_set(fresh.public))
-        entry.key_rotation.witness_keys.CopyFrom(key_set(fresh.public))
+        entry.key_rotation.witness_keys.CopyFrom(key_set(keys.witness_signer(self.feed.origin).public))
         self.write([Draft(entry)])
 
     def batch(self, after: int, most: int = 512) -> replication_pb2.Batch:
