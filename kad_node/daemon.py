@@ -27,6 +27,7 @@ from kad_node.service.directory import Directory
 from kad_node.service.records import Records
 from kad_node.service.status import Status
 from kad_node.service.transparency import Transparency
+from kad_node.vigil import Vigil
 from kad_protocol.certificates import Authority, Trust, TrustAnchor, expiry, new_channel_key, renewal_due, request_certificate
 from kad_protocol.channel import ServerIdentity, server_options
 from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, Reason, UnavailableError
@@ -237,6 +238,7 @@ class Daemon(Generic[C]):
         self._tasks = [
             asyncio.create_task(self._watch_certificate(), name="certificate"),
             asyncio.create_task(self._watchdog(), name="watchdog"),
+            asyncio.create_task(Vigil(self.node, self.peers.connected_since).run(), name="vigil"),
         ]
 
     def _channel_files(self) -> ChannelFiles | None:

@@ -141,6 +141,11 @@ class Peers:
             found.append(view)
         return found
 
+    def connected_since(self, feed: FeedId) -> float | None:
+        """Since when a stream with a member has been open (seconds since 1970), None if there is none."""
+        peer = self._peers.get((feed.federation, feed.forum))
+        return peer.session.state.started if peer is not None and peer.session is not None else None
+
     # Dialling.
 
     async def _keep(self, peer: _Peer) -> None:

@@ -59,7 +59,9 @@ __all__ = [
     "Extended",
     "ForkedError",
     "append",
+    "check_divergence",
     "check_head",
+    "divergence",
     "extend",
     "keys_of",
     "pin",
@@ -495,8 +497,35 @@ def _check_consistent(tx: LogTransaction, state: FeedState, signed: Checkpoint, 
         # In the middle of a catch-up there is no second signed statement that covers what is here: refused, but no proof of a fork.
         raise VerificationError(Reason.ROOT_MISMATCH, f"{state.feed}: a checkpoint of {signed.size} has another root", feed=state.feed)
     proof = merkle.consistency_proof(tiles, signed.size, size) if signed.size < size else []
-    genesis = tx.entries(state.feed, 0, 1, MAX_ENTRY_BYTES)[0].body
-    raise ForkedError(state.feed, evidence.fork(genesis, note, against, ours, proof))
+    raise ForkedError(state.feed, evidence.fork(keychain.chain_of(tx, state.feed), note, against, ours, proof))
+
+
+def divergence(tx: LogTransaction, feed: FeedId, size: int) -> replication_pb2.Head | None:
+    """For somebody whose copy of ``size`` entries ours does not extend: what our history has there; None if ours is shorter."""
+    state = tx.feed(feed)
+    if state is None or not 0 < size <= state.signed_size:
+        return None
+    tiles = tx.tiles(feed)
+    head = replication_pb2.Head(feed=feed.origin, size=state.size, checkpoint=state.checkpoint)
+    head.divergence.size, head.divergence.root = size, merkle.root_at(tiles, size)
+    head.divergence.proof.extend(merkle.consistency_proof(tiles, size, state.signed_size))
+    return head
+
+
+def check_divergence(tx: LogTransaction, feed: FeedId, head: replication_pb2.Head) -> None:
+    """Look at the answer to a refusal: does it prove two histories?
+
+    Raises:
+        ForkedError: it does. VerificationError: it proves nothing.
+    """
+    state, said = tx.feed(feed), head.divergence
+    if state is None or not state.log_keys or said.size != state.signed_size:
+        return
+    signed = open_checkpoint(head.checkpoint, [keys_of(state)])
+    merkle.verify_consistency(said.size, said.root, signed.size, signed.root, said.proof)
+    ours = state.root if said.size == state.size else merkle.root_at(tx.tiles(feed), said.size)
+    if ours != said.root:
+        raise ForkedError(feed, evidence.fork(keychain.chain_of(tx, feed), state.checkpoint, head.checkpoint, said.root, list(said.proof)))
 
 
 def quarantine(tx: LogTransaction, feed: FeedId, reason: Reason) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FOUNDING_RULES",
     "LONGEST_MANDATE_DAYS",
+    "UNLAWFUL",
     "Effect",
     "Governance",
     "Items",
@@ -76,6 +77,37 @@ _ACTIVE, _SUSPENDED, _LEFT, _APPLIED = (
 _ASSOCIATE = entry_pb2.MEMBER_CATEGORY_ASSOCIATE
 _YES, _NO, _ABSTAIN = entry_pb2.Vote.CHOICE_YES, entry_pb2.Vote.CHOICE_NO, entry_pb2.Vote.CHOICE_ABSTAIN
 _Mandate, _Act, _Decision = governance_pb2.GrantedMandate, governance_pb2.PerformedAct, governance_pb2.Decision
+
+#: Reasons for which what a simpul wrote has no effect because it may not write it; the rules are known to it, so it is no accident.
+UNLAWFUL = frozenset(
+    {
+        Reason.ACTING_FOR_OTHERS_NOT_POSSIBLE,
+        Reason.ACT_INVALID,
+        Reason.ACT_TIME_WRONG,
+        Reason.ALREADY_ENROLLED,
+        Reason.CENSUS_WRONG,
+        Reason.DECISION_MISSING,
+        Reason.ENDORSEMENTS_MISSING,
+        Reason.ENTRY_NOT_AVAILABLE_TO_ROLE,
+        Reason.FINALITY_INVALID,
+        Reason.FOUNDING_TOO_LATE,
+        Reason.FUNCTION_UNKNOWN,
+        Reason.GENESIS_MISMATCH,
+        Reason.MANDATES_TOO_FEW,
+        Reason.MANDATE_EXPIRED,
+        Reason.MANDATE_INVALID,
+        Reason.MANDATE_NOT_YET,
+        Reason.MANDATE_REVOKED,
+        Reason.MANDATE_SCOPE,
+        Reason.MANDATE_UNKNOWN,
+        Reason.MEMBER_LEFT,
+        Reason.MEMBER_SUSPENDED,
+        Reason.NOT_A_MEMBER,
+        Reason.NO_MANDATE,
+        Reason.OBSERVATION_WENT_BACK,
+        Reason.RECOVERY_INVALID,
+    }
+)
 
 #: What a suspended member may still write with effect: nothing can take these away.
 _ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis"})

@@ -313,6 +313,8 @@ class _Step:
                 self._tx.void_beyond(feed, good_size)
             case Withdrawn(performed, reason):
                 act = performed.act
+                if reason is not Reason.ACT_VETOED:
+                    self._tx.put_problem(self._simpul, performed.index, Problem(reason, f"{performed.name} has no effect after all"))
                 owner = self._owner(act)
                 if owner is not None and act.WhichOneof("deed") == "publication":
                     self._tx.withdraw_hosted(owner, self._simpul, act.publication.record, reason.value, self._governance.time)

@@ -12,6 +12,7 @@ from kad_protocol.v1 import entry_pb2, records_pb2
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Collection
 
     from kad_node.query import Filter
 
@@ -381,10 +382,33 @@ class Queries:
         )
         return dict(rows.fetchall())
 
-    def evidence(self) -> list[tuple[FeedId, bytes]]:
-        """Kept proofs of misbehaviour, oldest first."""
-        rows = self._connection.execute("SELECT f.origin, e.data FROM evidence e JOIN feed f ON f.id = e.feed ORDER BY e.id")
-        return [(FeedId.parse(origin), data) for origin, data in rows]
+    def evidence(self) -> list[tuple[int, FeedId, int, bytes]]:
+        """Kept proofs of forks, oldest first: number, feed, time (microseconds since 1970), file."""
+        rows = self._connection.execute("SELECT e.id, f.origin, e.time, e.data FROM evidence e JOIN feed f ON f.id = e.feed ORDER BY e.id")
+        return [(number, FeedId.parse(origin), time, data) for number, origin, time, data in rows]
+
+    def forks(self, limit: int) -> list[bytes]:
+        """The same, only the files, at most so many."""
+        rows = self._connection.execute("SELECT data FROM evidence ORDER BY id LIMIT ?", (limit,))
+        return [data for (data,) in rows]
+
+    def findings(self, simpul: FeedId, reasons: Collection[str], limit: int) -> list[tuple[int, Reason, int]]:
+        """Entries of a simpul's log that have no effect for one of these reasons, newest first: index, reason, when it was judged."""
+        marks = ",".join("?" * len(reasons))
+        rows = self._connection.execute(
+            "SELECT p.idx, p.reason, p.time FROM problem p JOIN feed f ON f.id = p.feed"
+            f" WHERE f.origin = ? AND NOT p.waiting AND p.reason IN ({marks}) ORDER BY p.idx DESC LIMIT ?",
+            (simpul.origin, *reasons, limit),
+        )
+        return [(index, Reason(reason), time) for index, reason, time in rows]
+
+    def passed_over(self) -> list[FeedId]:
+        """Members of whom a signed checkpoint is kept since the simpul does not observe what it covers."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT f.origin FROM witnessed w JOIN feed f ON f.id = w.feed WHERE f.role = ? ORDER BY f.origin",
+            (entry_pb2.MEMBER_ROLE_FORUM,),
+        )
+        return [FeedId.parse(origin) for (origin,) in rows]
 
     def local(self, kind: str, key: str) -> bytes | None:
         """Something that only this node needs."""
