@@ -200,6 +200,8 @@ class _Step:
         name = governance.name_of(feed)
         kinds = [kind for kind in content_pb2.RecordKind.values() if kind and governance.curated(name, kind)]
         self._tx.put_submissions(feed, known, observation.size, kinds)
+        # Folding could not keep it if the entry that makes this feed known was not judged yet, as with everybody who joins late.
+        self._tx.put_observation(self._simpul, self._stored.index, feed, observation.size, observation.root)
         governance.observe(feed, observation.size)
 
     def _take(self, feed: FeedId, index: int) -> None:

@@ -667,6 +667,21 @@ def test_judging_waits_for_what_the_simpul_observed(fed: Federation) -> None:
     assert governance(tx).act(index) is not None
 
 
+def test_what_was_observed_before_one_joined_counts_as_observed(fed: Federation) -> None:
+    tx = SqliteLog(fed.folder / "late.sqlite3")
+    feeds.pin(tx, SIMPUL, fed.simpul.genesis)
+    # The whole log of the simpul comes at once: folded in one go, before the first entry that makes a forum known is judged.
+    batch = fed.simpul.batch(0)
+    feeds.extend(tx, batch, batch.checkpoint)
+    order.advance(tx, 512)
+    while fed.bring(tx):
+        pass
+    first = fed.forums[0].feed
+    assert tx.observed(SIMPUL, first) == 1
+    assert tx.member(first).observed == 1
+    assert tx.ignored(SIMPUL, 1 << 62, fed.simpul.log.feed(SIMPUL).size) == []
+
+
 def test_an_observation_that_contradicts_what_is_here_stops_judging(fed: Federation) -> None:
     entry, forum = fed.entry(), fed.forums[0]
     fed.say(forum, draft("a"))
