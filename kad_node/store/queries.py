@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from kad_node.query import Filter
 
-__all__ = ["Affairs", "ArrivalRow", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
+__all__ = ["Affairs", "ArrivalRow", "FeedFigures", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,17 @@ class MemberRow:
     profile: bytes
     records: int
     last_entry: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFigures:
+    """What is known of some feeds, added up; all but ``feeds`` in entries."""
+
+    feeds: int
+    entries: int
+    signed: int
+    folded: int
+    observed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,11 @@ class Affairs:
             "SELECT key, value FROM affair WHERE simpul = ? AND kind = ? AND key >= ? AND key < ? ORDER BY key",
             (self._simpul, kind, prefix, prefix + "\x7f"),
         ).fetchall()
+
+    def count(self, kind: str) -> int:
+        """How many items there are of a kind."""
+        row = self._connection.execute("SELECT COUNT(*) FROM affair WHERE simpul = ? AND kind = ?", (self._simpul, kind)).fetchone()
+        return int(row[0])
 
 
 class Queries:
@@ -380,6 +396,38 @@ class Queries:
             " UNION ALL SELECT reason, count FROM refusal) GROUP BY reason ORDER BY reason"
         )
         return dict(rows.fetchall())
+
+    def refusal_counts(self) -> dict[str, int]:
+        """How often each reason was given to somebody whose data was not stored."""
+        return dict(self._connection.execute("SELECT reason, count FROM refusal ORDER BY reason").fetchall())
+
+    def problem_counts(self) -> list[tuple[str, bool, int]]:
+        """Reasons that stand against entries here, whether those wait to be judged again, and how many there are."""
+        rows = self._connection.execute("SELECT reason, waiting, COUNT(*) FROM problem GROUP BY reason, waiting ORDER BY reason, waiting")
+        return [(reason, bool(waiting), count) for reason, waiting, count in rows]
+
+    def waiting_count(self, feed: FeedId) -> int:
+        """How many entries of a feed wait to be judged again."""
+        row = self._connection.execute(
+            "SELECT COUNT(*) FROM problem p JOIN feed f ON f.id = p.feed WHERE f.origin = ? AND p.waiting", (feed.origin,)
+        ).fetchone()
+        return int(row[0])
+
+    def feed_figures(self, own: FeedId, simpul: FeedId | None) -> dict[str, FeedFigures]:
+        """Feeds added up by whose they are: ``own``, ``simpul``, ``others``. Looks at no entry."""
+        rows = self._connection.execute(
+            "SELECT CASE origin WHEN ? THEN 'own' WHEN ? THEN 'simpul' ELSE 'others' END AS whose, COUNT(*), SUM(size), SUM(signed_size),"
+            " SUM(folded), SUM(IFNULL((SELECT MAX(o.size) FROM observation o WHERE o.feed = f.id), 0)) FROM feed f GROUP BY whose",
+            (own.origin, "" if simpul is None else simpul.origin),
+        )
+        return {whose: FeedFigures(*figures) for whose, *figures in rows}
+
+    def used_bytes(self) -> int:
+        """Bytes of the database that hold something; the rest of its file is free for what comes."""
+        pages, free, size = (
+            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
 
     def evidence(self) -> list[tuple[FeedId, bytes]]:
         """Kept proofs of misbehaviour, oldest first."""
