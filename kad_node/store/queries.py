@@ -12,6 +12,7 @@ from kad_protocol.v1 import entry_pb2, records_pb2
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     from kad_node.query import Filter
 
@@ -112,13 +113,14 @@ def _row(row: tuple[Any, ...]) -> RecordRow:
 
 
 class Affairs:
-    """The state of one federation (``governance.Items``)."""
+    """The state of one federation (``governance.Items``). ``changed`` is called when something is put or deleted."""
 
-    __slots__ = ("_connection", "_simpul")
+    __slots__ = ("_changed", "_connection", "_simpul")
 
-    def __init__(self, connection: sqlite3.Connection, simpul: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, simpul: int, changed: Callable[[], None] = lambda: None) -> None:
         self._connection = connection
         self._simpul = simpul
+        self._changed = changed
 
     def get(self, kind: str, key: str) -> bytes | None:
         """One item."""
@@ -129,6 +131,7 @@ class Affairs:
 
     def put(self, kind: str, key: str, value: bytes) -> None:
         """Insert or replace."""
+        self._changed()
         self._connection.execute(
             "INSERT INTO affair (simpul, kind, key, value) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (simpul, kind, key) DO UPDATE SET value = excluded.value",
@@ -137,6 +140,7 @@ class Affairs:
 
     def delete(self, kind: str, key: str) -> None:
         """Forget."""
+        self._changed()
         self._connection.execute("DELETE FROM affair WHERE simpul = ? AND kind = ? AND key = ?", (self._simpul, kind, key))
 
     def all(self, kind: str, prefix: str = "") -> list[tuple[str, bytes]]:
