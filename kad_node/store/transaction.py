@@ -398,9 +398,10 @@ class SqliteTransaction(Queries):
         return found
 
     def _waits_for_review(self, feed: FeedId, kind: int) -> bool:
+        # From the member to its simpul; not from the affairs, of which there are as many as acts.
         rows = self._connection.execute(
-            "SELECT s.origin FROM affair a JOIN feed s ON s.id = a.simpul WHERE a.kind = 'curating' AND s.federation = ?",
-            (feed.federation,),
+            "SELECT s.origin FROM member m JOIN feed s ON s.id = m.simpul WHERE m.feed = ? AND s.federation = ?",
+            (self._find_id(feed), feed.federation),
         ).fetchall()
         for (origin,) in rows:
             governance = Governance(self.affairs(FeedId.parse(origin)), FeedId.parse(origin))
@@ -417,6 +418,7 @@ class SqliteTransaction(Queries):
         )
         self.touched.add(feed)
         self.standings_changed = True
+        self._waits.clear()
 
     def put_submissions(self, feed: FeedId, after: int, before: int, kinds: Sequence[int]) -> None:
         marks = ",".join("?" * len(kinds))

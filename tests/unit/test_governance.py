@@ -645,6 +645,28 @@ def test_what_a_forum_wants_reviewed_waits_for_it(fed: Federation) -> None:
     assert states()[three] == records_pb2.RECORD_STATE_PUBLISHED, "who takes the mandate back need not wait"
 
 
+def test_what_waits_is_asked_anew_when_something_was_judged(fed: Federation) -> None:
+    # All in one transaction, which remembers the answer.
+    forum, tx = fed.forums[0], fed.node()
+
+    def published() -> int:
+        record = new_record_id()
+        fed.say(forum, draft("a", record))
+        while fed.bring(tx):
+            pass
+        return int(tx._connection.execute("SELECT state FROM record WHERE ulid = ?", (record,)).fetchone()[0])
+
+    assert published() == records_pb2.RECORD_STATE_PUBLISHED
+    ref = fed.mandate(forum, "curate", kinds=[content_pb2.RECORD_KIND_BEST_PRACTICE])
+    fed.observe(forum)
+    assert published() == records_pb2.RECORD_STATE_PUBLISHED, "the order in which feeds come does not matter: the log has not observed it"
+    assert published() == records_pb2.RECORD_STATE_SUBMITTED
+    fed.revoke(forum, ref)
+    fed.observe(forum)
+    published()
+    assert published() == records_pb2.RECORD_STATE_PUBLISHED
+
+
 # Order: nothing is judged early, and everybody gets the same.
 
 
