@@ -23,7 +23,7 @@ from kad_protocol.names import FeedId
 from kad_protocol.v1 import entry_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from kad_protocol.client import Client
@@ -205,9 +205,14 @@ class Federation:
             for process in self.processes:
                 await process.start(checks=False)
 
-    def reached(self, sizes: dict[str, int]) -> bool:
-        """Does everybody durably hold so much of each feed, folded, with its receipt, and judged where that is done?"""
-        return all(self._has(process.held(), sizes) for process in self.processes)
+    def reached(self, sizes: dict[str, int], held: Sequence[Held] = ()) -> bool:
+        """Does everybody durably hold so much of each feed, folded, with its receipt, and judged where that is done?
+
+        Args:
+            sizes: how much, by feed.
+            held: what everybody holds, if that was just looked up.
+        """
+        return all(self._has(found, sizes) for found in held or (process.held() for process in self.processes))
 
     def _has(self, held: Held, sizes: dict[str, int]) -> bool:
         log = self.log.origin

@@ -34,7 +34,7 @@ _random = random.Random(7)  # noqa: S311 - the same load every time
 
 def record(parent: str = "") -> records_pb2.CreateRecordRequest:
     """A best practice whose content has 2 KiB, other words each time."""
-    content = content_pb2.Content(title=f"Praktik {_random.randrange(1_000_000)}", sectors=[11], tags=["ukur"])
+    content = content_pb2.Content(title=f"Praktik {_random.randrange(1_000_000)}", sectors=[content_pb2.SECTOR_ENVIRONMENT], tags=["ukur"])
     content.regions.add(code="34.71")
     practice = content.best_practice
     practice.problem = practice.results = " ".join(_random.choices(_WORDS, k=20))
@@ -113,11 +113,11 @@ async def saturated(federation: Federation, each: int, *, acts: int = 0) -> Roun
     try:
         meter = _Meter(federation)
         targets = meter.sizes({federation.feed(process): len(batches[process]) * _BATCH for process in federation.nodes})
-        end, *_ = await asyncio.gather(
-            _publish_singly(simpul, own),
-            *(_publish_all(client, batches[process]) for client, process in zip(nodes, federation.nodes, strict=True)),
-        )
-        targets[federation.log.origin] = end
+        async with asyncio.TaskGroup() as group:
+            acting = group.create_task(_publish_singly(simpul, own))
+            for client, process in zip(nodes, federation.nodes, strict=True):
+                group.create_task(_publish_all(client, batches[process]))
+        targets[federation.log.origin] = acting.result()
         ended = await until(lambda: federation.reached(targets), "everybody holds everything", 300, pause=0.01)
         return await meter.finish(sum(len(b) for b in batches.values()) * _BATCH + len(own), ended)
     finally:
@@ -150,7 +150,7 @@ async def paced(federation: Federation, rate: float, seconds: float) -> Round:
     def look() -> bool:
         held = [process.held() for process in federation.processes]
         seen.append((time.monotonic(), {feed: min(h.folded.get(feed, 0) for h in held) for feed in feeds}))
-        return federation.reached(targets)
+        return federation.reached(targets, held)
 
     try:
         meter = _Meter(federation)
