@@ -327,9 +327,13 @@ class Governance:
             if granted.mandate.function == function and self.live(granted, now) == _Mandate.STATE_LIVE
         ]
 
+    def was_curated(self, name: str) -> bool:
+        """Has this member ever let the simpul review its records? If not, none of them waits."""
+        return self._items.get("curating", name) is not None
+
     def curated(self, name: str, kind: int) -> bool:
         """Do records of this kind wait for review before others read them?"""
-        if self._items.get("curating", name) is None or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
+        if not self.was_curated(name) or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
             return False
         return any(kind in granted.mandate.kinds for granted in self.usable("curate", self.time, name))
 

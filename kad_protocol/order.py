@@ -198,8 +198,11 @@ class _Step:
         for index in self._tx.authority_entries(feed, known, observation.size):
             self._take(feed, index)
         name = governance.name_of(feed)
-        kinds = [kind for kind in content_pb2.RecordKind.values() if kind and governance.curated(name, kind)]
-        self._tx.put_submissions(feed, known, observation.size, kinds)
+        if governance.was_curated(name):
+            kinds = [kind for kind in content_pb2.RecordKind.values() if kind and governance.curated(name, kind)]
+            self._tx.put_submissions(feed, known, observation.size, kinds)
+        # Folding could not keep it if the entry that makes this feed known was not judged yet, as with everybody who joins late.
+        self._tx.put_observation(self._simpul, self._stored.index, feed, observation.size, observation.root)
         governance.observe(feed, observation.size)
 
     def _take(self, feed: FeedId, index: int) -> None:
@@ -242,7 +245,8 @@ class _Step:
         performed = self._governance.perform(self._stored.index, act, time_of(entry), kind)
         try:
             self._effect(entry, owner)
-            _check_act_content(act, self._stored.content)
+            if deed == "statement":
+                _check_act_content(act, self._stored.content)
         except Refused as error:
             raise self._governance.refuse(performed, error.reason, str(error)) from error
         if deed in ("publication", "statement") and not self._stored.content:
