@@ -381,6 +381,11 @@ def _walk(state: FeedState, entries: Sequence[bytes], contents: Sequence[bytes])
                     raise VerificationError(Reason.KEY_ROTATION_INVALID, f"{feed}: a rotation inside a batch", feed=feed, index=index)
                 new_keys = entry.key_rotation.log_keys.SerializeToString()
                 log_keys_of(feed.origin, new_keys)
+                log_keys_of(feed.origin, entry.key_rotation.witness_keys.SerializeToString())
+                if entry.key_rotation.log_keys == entry.key_rotation.witness_keys:
+                    raise VerificationError(
+                        Reason.KEY_ROTATION_INVALID, f"{feed}: one key for two purposes at {index}", feed=feed, index=index
+                    )
             if body in AUTHORITY_BODIES:
                 authority = index
             expected = digest_of(entry)
