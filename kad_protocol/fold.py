@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived"]
 
 #: Grows when the same entries would fold to something else; a store then folds all feeds anew.
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 
 _CHUNK = 256
 

@@ -14,7 +14,7 @@ from kad_node.service.records import to_record
 from kad_node.store.transaction import micros_now
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol.authority import FUNCTIONS, policy
+from kad_protocol.authority import FUNCTIONS, giver_of, policy
 from kad_protocol.entry import new_entry
 from kad_protocol.errors import InvalidInputError, NotFoundError, PreconditionError, Reason
 from kad_protocol.feed import Draft
@@ -110,7 +110,7 @@ class Acts:
         def make(found: Governance, act: entry_pb2.Act) -> bytes:
             now = micros_now()
             if function.collective:
-                givers = {granted.name.partition("/mandates/")[0] for granted in found.usable(function.name, now)}
+                givers = {giver_of(granted) for granted in found.usable(function.name, now)}
                 members = [member for member in found.members() if member.name in givers]
             else:
                 members = [_member(found, forum) for forum in sorted(forums)]
