@@ -399,10 +399,7 @@ def _check_act_content(act: entry_pb2.Act, blob: bytes) -> None:
     data = contents.split(blob)[1]
     try:
         if deed == "publication":
-            content = contents.parse_content(data)
-            contents.check(content)
-            if contents.kind_of(content) != act.publication.kind:
-                raise Refused(Reason.CONTENT_MALFORMED, "the content is of another kind than the act says")
+            content = fold.content_of(act.publication, blob)
             regions = [region.code for region in content.regions]
             if not set(content.sectors) <= set(act.sectors) or not is_within_regions(regions, act.regions):
                 raise Refused(Reason.MANDATE_SCOPE, "the content names affairs or regions that the act does not")

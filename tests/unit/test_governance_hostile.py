@@ -21,8 +21,8 @@ from kad_protocol.keys import MemberKeys
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
-from kad_simpul.steward import Steward
-from tests.unit.federation import DAY, NETWORKING, SIMPUL, START, YES, Federation, charter, dump, governance
+from kad_simpul.steward import Steward, census
+from tests.unit.federation import DAY, NETWORKING, NO, SIMPUL, START, YES, Federation, charter, dump, governance
 from tests.unit.feeds import Author, SqliteLog, draft
 from tests.unit.test_governance import (
     ACT,
@@ -572,3 +572,88 @@ def test_regions_are_looked_up_and_not_compared_one_by_one() -> None:
 @pytest.mark.parametrize("more", [{"regions": ["34"] * 601}, {"sectors": [1] * 33}])
 def test_an_act_that_names_more_than_is_possible(fed: Federation, more: dict[str, Any]) -> None:
     assert judged(fed, SIMPUL, fed.act("publish-on-behalf", observed()(fed), fed.forums[0], **more)) == Reason.ACT_INVALID
+
+
+# Small federations, and rules that change while others are being changed.
+
+
+def test_a_federation_without_members(tmp_path: Path) -> None:
+    fed = Federation(tmp_path, count=0)
+    nobody = Author(fed.simpul.log.__class__(), FeedId(SIMPUL.federation, "belum-ada"))
+    act, place = fed.act("publish-on-behalf", [], nobody), fed.finality([])
+    tx = fed.node()
+    assert [reason(tx, SIMPUL, index) for index in (act, place)] == [Reason.NO_MANDATE, Reason.FINALITY_INVALID]
+    assert governance(tx).chair(fed.now) == ""
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_in_a_small_federation_everybody_confirms_and_everybody_agrees_to_the_first_charter(tmp_path: Path, count: int) -> None:
+    fed = Federation(tmp_path, count=count)
+    index = fed.act("publish-on-behalf", observed()(fed), fed.forums[0])
+    assert judged(fed, SIMPUL, fed.finality(fed.forums[:-1])) == Reason.FINALITY_INVALID
+    fed.finality(fed.forums)
+    fed.adopt(charter())
+    found = governance(fed.node())
+    assert found.act(index).state == ACT.STATE_FINAL  # type: ignore[union-attr]
+    assert found.charter.version == 1
+
+
+def test_nobody_decides_about_itself_also_where_nobody_else_is(tmp_path: Path) -> None:
+    fed = Federation(tmp_path, count=1)
+    number = fed.propose(fed.forums[0], days=1, standing=standing(fed.forums[0], SUSPENDED))
+    fed.observe(fed.forums[0])
+    place = fed.vote(fed.forums[0], number, fed.forums[0])
+    fed.tick(2 * DAY)
+    tx = fed.node()
+    assert reason(tx, fed.forums[0].feed, place) in (Reason.VOTE_NOT_ENTITLED, Reason.VOTE_TOO_LATE)
+    decision = governance(tx).decision(number)
+    assert decision is not None
+    assert (decision.state, decision.outcome) == (DECISION.STATE_REJECTED, "PARTICIPATION")
+    assert governance(tx).member("forums/forum-0").state == ACTIVE  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_of_two_charters_one_is_adopted(fed: Federation, together: bool) -> None:  # noqa: FBT001
+    fed.adopt(charter())
+    first = fed.propose(fed.forums[0], days=1, charter=charter(2, notice_hours=24))
+    second = fed.propose(fed.forums[1], days=1 if together else 2, charter=charter(2, general_percent=70))
+    fed.observe(*fed.forums[:2])
+    for forum in fed.forums[:3]:
+        fed.vote(fed.forums[0], first, forum)
+        fed.vote(fed.forums[1], second, forum)
+        fed.observe(forum)
+    fed.tick(3 * DAY)
+    found = governance(fed.node())
+    assert {first: DECISION.STATE_ACCEPTED, second: DECISION.STATE_REJECTED} == {
+        number: found.decision(number).state  # type: ignore[union-attr]
+        for number in (first, second)
+    }
+    assert found.decision(second).outcome == "CHARTER_INVALID"  # type: ignore[union-attr]
+
+
+def test_a_deadline_passes_with_a_census_alone(fed: Federation) -> None:
+    number = fed.decide(fed.forums[0], dict.fromkeys(fed.forums[:3], YES), days=1)
+    assert governance(fed.node()).decision(number).state == DECISION.STATE_OPEN  # type: ignore[union-attr]
+    fed.now += 2 * DAY
+    entry, blob = census(governance(fed.node()))
+    entry.time.FromMicroseconds(fed.now)
+    fed.say(fed.simpul, Draft(entry, blob))
+    tx = fed.node()
+    assert governance(tx).decision(number).state == DECISION.STATE_ACCEPTED  # type: ignore[union-attr]
+    assert tx.reason_counts() == {}
+
+
+def test_who_has_left_has_not_voted(fed: Federation) -> None:
+    fed.adopt(charter())
+    number = fed.propose(fed.forums[0], days=5)
+    fed.observe(fed.forums[0])
+    for forum, choice in zip(fed.forums, [NO, NO, YES], strict=False):
+        fed.vote(fed.forums[0], number, forum, choice)
+        fed.observe(forum)
+    leave(fed, fed.forums[0])
+    leave(fed, fed.forums[1])
+    fed.vote(fed.forums[0], number, fed.forums[3])
+    fed.observe(fed.forums[3])
+    decision = governance(fed.node()).decision(number)
+    assert decision is not None
+    assert (decision.state, decision.yes, decision.no, decision.eligible) == (DECISION.STATE_ACCEPTED, 2, 0, 2)
