@@ -209,7 +209,9 @@ def _holds(found: Governance, trial: entry_pb2.Act, granted: governance_pb2.Gran
     if FUNCTIONS[trial.function].collective:
         return found.live(granted, micros_now()) == type(granted).STATE_LIVE
     if not trial.on_behalf_of:
-        trial.on_behalf_of = granted.ref.feed
+        # The feed of today, though the mandate may stand in an earlier epoch.
+        member = found.member(giver_of(granted))
+        trial.on_behalf_of = member.feed if member is not None else granted.ref.feed
     function, trial.function = trial.function, "publish-on-behalf"
     question = question_of(found, trial, max(micros_now(), found.time), kind)
     trial.function = function
