@@ -24,7 +24,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from kad_node.fence import FenceState
-from kad_node.witness import alarms, simpul_of, witnessing
+from kad_node.vigil import alarms
+from kad_node.witness import simpul_of, witnessing
 from kad_protocol.certificates import expiry
 from kad_protocol.errors import KadError, Reason, UnavailableError
 from kad_protocol.governance import Governance
@@ -143,7 +144,7 @@ class NodeCollector(Collector):
             problems=tx.problem_counts(),
             queued=tx.queued_count(),
             used_bytes=tx.used_bytes(),
-            alarms={alarm.reason for alarm in alarms(tx, simpul)},
+            alarms={alarm.reason for alarm in alarms(tx, self._node.own)},
         )
         if simpul is not None:
             reading.witnessing = witnessing(tx, simpul)

@@ -22,7 +22,7 @@ from kad_protocol.names import FeedId
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.tlog_policy import policy_file
 from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
-from kad_protocol.witness import committee, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
+from kad_protocol.witness import committee, confirming, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +38,9 @@ __all__ = ["Confirmed", "Witness", "confirmed_checkpoint", "simpul_of", "witness
 log = logging.getLogger(__name__)
 
 _KIND = "witness"
+_NOTHING = b'{"size": 0, "root": ""}'
+#: How far the time of a simpul's log may be ahead of this clock.
+_CLOCK_TOLERANCE_SECONDS = 300
 _MAX_CHECKPOINT_BYTES = 16 << 10
 
 
@@ -82,7 +85,7 @@ def witnessed_note(tx: SqliteTransaction, simpul: FeedId) -> tuple[bytes, str]:
     if confirmed is None or state is None:
         raise PreconditionError(Reason.NOT_WITNESSED, f"too few members confirm {simpul} so far", feed=simpul)
     everybody = tx.witnesses(simpul)
-    turn = committee(everybody, max(confirmed.times.values()))
+    turn = committee(everybody, max(confirmed.times[witness] for witness in confirming(everybody, confirmed.times)))
     note = with_cosignatures(confirmed.note, [confirmed.lines[witness] for witness in turn if witness in confirmed.lines])
     return note, policy_file(feeds.keys_of(state), [witness_keys_of(tx, witness) for witness in turn], quorum(len(turn)))
 
@@ -104,7 +107,7 @@ def witnessing(tx: SqliteTransaction, simpul: FeedId) -> node_pb2.Witnessing:
     if (confirmed := confirmed_checkpoint(tx, simpul)) is not None:
         result.size, result.confirmed = confirmed.checkpoint.size, len(confirmed.times)
         # Confirmed it was when the last of those that were needed had spoken; who came later adds to it.
-        needed = sorted(time for witness, time in confirmed.times.items() if witness in committee(everybody, time))[: result.quorum]
+        needed = sorted(confirmed.times[witness] for witness in confirming(everybody, confirmed.times))[: result.quorum]
         result.time.seconds = needed[-1]
     return result
 
@@ -226,6 +229,7 @@ class Witness:
         checkpoint = feeds.check_head(tx, feed, item.checkpoint)
         if checkpoint is None:
             raise VerificationError(Reason.SIGNATURE_INVALID, f"a checkpoint that {feed} has not signed", feed=feed)
+        self._remember(tx, checkpoint, item)
         if state.role != entry_pb2.MEMBER_ROLE_SIMPUL:
             return self._take_held(tx, state, checkpoint, item)
         if not checkpoint.size or checkpoint.size > min(state.size, tx.judged(feed)):
@@ -303,14 +307,32 @@ class Witness:
         """There is something new to pass on."""
         self._announce()
 
+    def _remember(self, tx: SqliteTransaction, checkpoint: Checkpoint, item: replication_pb2.Witnessed) -> None:
+        """Others hold a line of ours that this home does not know of: it was restored, and confirms nothing that contradicts it."""
+        for given in item.cosignatures:
+            last = json.loads(tx.local(_KIND, checkpoint.origin) or _NOTHING)
+            if given.witness != self._own.origin or checkpoint.size <= last["size"]:
+                continue
+            try:
+                read_cosignature(checkpoint.text, given.lines, self._signer.public)
+            except KadError:
+                continue
+            tx.put_local(_KIND, checkpoint.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())
+
     def _confirm(self, tx: SqliteTransaction, everybody: frozenset[FeedId], checkpoint: Checkpoint) -> bool:
         """Cosign, if we are a witness and may. The caller has compared the checkpoint with what lies here."""
         feed = FeedId.parse(checkpoint.origin)
         if self._own not in everybody or self._fence.state is not FenceState.OPEN or tx.feed(feed).quarantine:  # type: ignore[union-attr]
             return False
-        if checkpoint.size <= json.loads(tx.local(_KIND, feed.origin) or b'{"size": 0}')["size"]:
+        if checkpoint.size <= json.loads(tx.local(_KIND, feed.origin) or _NOTHING)["size"]:
             return False
-        lag = Governance(tx.affairs(feed), feed).lag_seconds
+        governance = Governance(tx.affairs(feed), feed)
+        if governance.time > (clock.time() + _CLOCK_TOLERANCE_SECONDS) * 1_000_000:
+            # A log whose time runs ahead ends votes and mandates before their time. It is not followed while that is so.
+            raise PreconditionError(
+                Reason.ACT_TIME_WRONG, f"the time of {feed} is ahead of this node's clock; one of the two is wrong", feed=feed
+            )
+        lag = governance.lag_seconds
         ignored = tx.ignored(feed, int((clock.time() - lag) * 1_000_000), checkpoint.size)
         if ignored:
             # A simpul that does not want to see a revocation cannot go on as if there were none: nobody who knows of it confirms it.
@@ -324,7 +346,7 @@ class Witness:
 
     def _sign(self, tx: SqliteTransaction, feed: FeedId, checkpoint: Checkpoint) -> bool:
         """Cosign what lies here, never less than before and never two roots for one size; durable before it leaves."""
-        last = json.loads(tx.local(_KIND, feed.origin) or b'{"size": 0, "root": ""}')
+        last = json.loads(tx.local(_KIND, feed.origin) or _NOTHING)
         if checkpoint.size < last["size"] or (checkpoint.size == last["size"] and checkpoint.root.hex() != last["root"]):
             return False
         if last["size"] > 0 and merkle.root_at(tx.tiles(feed), last["size"]).hex() != last["root"]:

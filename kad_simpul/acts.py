@@ -14,7 +14,7 @@ from kad_node.service.records import to_record
 from kad_node.store.transaction import micros_now
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol.authority import FUNCTIONS, policy
+from kad_protocol.authority import FUNCTIONS, giver_of, policy
 from kad_protocol.entry import new_entry
 from kad_protocol.errors import InvalidInputError, NotFoundError, PreconditionError, Reason
 from kad_protocol.feed import Draft
@@ -112,7 +112,7 @@ class Acts:
         def make(found: Governance, act: entry_pb2.Act) -> bytes:
             now = micros_now()
             if function.collective:
-                givers = {granted.name.partition("/mandates/")[0] for granted in found.usable(function.name, now)}
+                givers = {giver_of(granted) for granted in found.usable(function.name, now)}
                 members = [member for member in found.members() if member.name in givers]
             else:
                 members = [_member(found, forum) for forum in sorted(forums)]
@@ -224,7 +224,9 @@ def _holds(found: Governance, trial: entry_pb2.Act, granted: governance_pb2.Gran
     if FUNCTIONS[trial.function].collective:
         return found.live(granted, micros_now()) == type(granted).STATE_LIVE
     if not trial.on_behalf_of:
-        trial.on_behalf_of = granted.ref.feed
+        # The feed of today, though the mandate may stand in an earlier epoch.
+        member = found.member(giver_of(granted))
+        trial.on_behalf_of = member.feed if member is not None else granted.ref.feed
     function, trial.function = trial.function, "publish-on-behalf"
     question = question_of(found, trial, max(micros_now(), found.time), kind)
     trial.function = function

@@ -287,10 +287,12 @@ class Queries:
 
     def ignored(self, simpul: FeedId, held_before: int, size: int) -> list[FeedId]:
         """Active members who decided something that has been here since before ``held_before`` (microseconds since 1970) and that
-        the first ``size`` entries of the simpul's log do not observe.
+        the first ``size`` entries of the simpul's log do not observe. Only what a checkpoint covers counts, since a simpul observes
+        nothing else: half of a batch, kept back by its author, holds up nobody.
         """
         rows = self._connection.execute(
-            "SELECT f.origin FROM (SELECT e.feed AS feed, MAX(e.idx) AS idx FROM authority_entry e WHERE e.held < ? GROUP BY e.feed) n"
+            "SELECT f.origin FROM (SELECT e.feed AS feed, MAX(e.idx) AS idx FROM authority_entry e JOIN feed w ON w.id = e.feed"
+            " WHERE e.held < ? AND e.idx < w.signed_size GROUP BY e.feed) n"
             " JOIN member m ON m.feed = n.feed AND m.state = ? JOIN feed f ON f.id = n.feed AND f.quarantine = ''"
             " JOIN feed s ON s.id = m.simpul AND s.origin = ? WHERE n.idx >="
             " (SELECT IFNULL(MAX(o.size), 0) FROM observation o WHERE o.feed = n.feed AND o.observer = s.id AND o.idx < ?)"

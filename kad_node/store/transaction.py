@@ -298,8 +298,10 @@ class SqliteTransaction(Queries):
         if row is None:
             return
         rid, newest, state, updated = row
-        if newest == version.version and state == records_pb2.RECORD_STATE_CONTENT_MISSING:
-            self._save_version(feed, version, updated, content, records_pb2.RECORD_STATE_PUBLISHED, index=index, source=source)
+        if newest == version.version and state != records_pb2.RECORD_STATE_RETRACTED:
+            # Under review it stays as hidden as it was.
+            shown = records_pb2.RECORD_STATE_PUBLISHED if state == records_pb2.RECORD_STATE_CONTENT_MISSING else state
+            self._save_version(feed, version, updated, content, shown, index=index, source=source)
         self._event(rid, version.version, records_pb2.RECORD_EVENT_TYPE_CONTENT_ARRIVED)
 
     def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:  # noqa: ARG002 - the log has the index
@@ -420,37 +422,32 @@ class SqliteTransaction(Queries):
         self.standings_changed = True
         self._waits.clear()
 
-    def put_submissions(self, feed: FeedId, after: int, before: int, kinds: Sequence[int]) -> None:
-        marks = ",".join("?" * len(kinds))
-        newest = (
-            "FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version"
-            " WHERE r.feed = ? AND r.source = 0 AND v.idx >= ? AND v.idx < ? AND r.state = ?"
-        )
-        place = (self._id(feed), after, before)
-        if kinds:
-            rows = self._connection.execute(
-                f"SELECT r.rid {newest} AND r.kind IN ({marks})", (*place, records_pb2.RECORD_STATE_PUBLISHED, *kinds)
-            ).fetchall()
-            for (rid,) in rows:
-                self._set_state(rid, records_pb2.RECORD_STATE_SUBMITTED)
-        rows = self._connection.execute(
-            f"SELECT r.rid {newest} AND r.kind NOT IN ({marks})", (*place, records_pb2.RECORD_STATE_SUBMITTED, *kinds)
-        ).fetchall()
-        for (rid,) in rows:
+    def put_submission(self, feed: FeedId, record: str, version: int, *, waits: bool) -> None:
+        found = self._newest(feed, record, version)
+        if found is None:
+            return
+        rid, state = found
+        if waits and state in (records_pb2.RECORD_STATE_PUBLISHED, records_pb2.RECORD_STATE_CONTENT_MISSING):
+            self._set_state(rid, records_pb2.RECORD_STATE_SUBMITTED)
+        elif not waits and state == records_pb2.RECORD_STATE_SUBMITTED:
             self._reveal(rid)
 
-    def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> bool:
-        row = self._connection.execute(
-            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ? AND source = 0", (self._id(feed), record)
-        ).fetchone()
-        if row is None or row[1] != version or row[2] not in (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED):
-            return False
+    def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> None:
+        found = self._newest(feed, record, version)
+        if found is None or found[1] not in (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED):
+            return
         if approved:
-            self._reveal(row[0])
+            self._reveal(found[0])
         else:
-            self._set_state(row[0], records_pb2.RECORD_STATE_REJECTED)
-            self._event(row[0], version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
-        return True
+            self._set_state(found[0], records_pb2.RECORD_STATE_REJECTED)
+            self._event(found[0], version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
+
+    def _newest(self, feed: FeedId, record: str, version: int) -> tuple[int, int] | None:
+        """Row and state of a record of a forum, if that is its newest version here."""
+        row: tuple[int, int] | None = self._connection.execute(
+            "SELECT rid, state FROM record WHERE feed = ? AND ulid = ? AND source = 0 AND version = ?", (self._id(feed), record, version)
+        ).fetchone()
+        return row
 
     def release_submissions(self, feed: FeedId) -> None:
         if self._find_id(feed) is None:

@@ -209,7 +209,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_ACT_INVALID: _ErrorReason.ValueType  # 90
     """An act that contradicts itself, or fits no function."""
     ERROR_REASON_ACT_TIME_WRONG: _ErrorReason.ValueType  # 91
-    """An act whose time goes back, or does not fit the time at which members confirmed it."""
+    """An act whose time goes back, or does not fit the time at which members confirmed it. From a witness: the time of the
+    simpul's log is ahead of its clock, so it does not confirm that log.
+    """
     ERROR_REASON_ACT_UNKNOWN: _ErrorReason.ValueType  # 92
     """There is no such act."""
     ERROR_REASON_ACT_VETOED: _ErrorReason.ValueType  # 93
@@ -465,7 +467,9 @@ ERROR_REASON_MANDATES_TOO_FEW: ErrorReason.ValueType  # 89
 ERROR_REASON_ACT_INVALID: ErrorReason.ValueType  # 90
 """An act that contradicts itself, or fits no function."""
 ERROR_REASON_ACT_TIME_WRONG: ErrorReason.ValueType  # 91
-"""An act whose time goes back, or does not fit the time at which members confirmed it."""
+"""An act whose time goes back, or does not fit the time at which members confirmed it. From a witness: the time of the
+simpul's log is ahead of its clock, so it does not confirm that log.
+"""
 ERROR_REASON_ACT_UNKNOWN: ErrorReason.ValueType  # 92
 """There is no such act."""
 ERROR_REASON_ACT_VETOED: ErrorReason.ValueType  # 93

@@ -5,6 +5,7 @@
 ``admit``          admits a forum that nobody endorsed, suspends one that nobody suspended
 ``deaf:FORUM``     takes the entries of a forum and never observes them
 ``misquote:FORUM`` observes another root of a forum's feed than the forum has signed
+``ahead``          writes an entry whose time is a day ahead, so that every vote and every mandate would end a day early
 ``amnesia``        forgets that it has to hear its own head first: a restored copy goes on as if nothing had been
 =================  =====================================================================================
 """
@@ -54,7 +55,7 @@ class Hostile(SimpulDaemon):
             self.node.before_seal = before_seal
         elif self.trick.startswith("misquote:"):
             self.node.before_seal = lambda tx: self._misquote(tx, self.trick.removeprefix("misquote:"))
-        elif self.trick in ("overreach", "admit"):
+        elif self.trick in ("overreach", "admit", "ahead"):
             self._more_tasks.append(asyncio.create_task(self._cheat()))
 
     def _misquote(self, tx: SqliteTransaction, forum: str) -> None:
@@ -71,6 +72,11 @@ class Hostile(SimpulDaemon):
         await self.node.store.write(self._write)
 
     def _write(self, tx: SqliteTransaction) -> None:
+        if self.trick == "ahead":
+            entry = new_entry(micros_now() + 86_400 * 1_000_000)
+            entry.census.digest = bytes(32)
+            feeds.append(tx, self.own, [Draft(entry)])
+            return
         victim = next(state for state in tx.feeds() if state.role == entry_pb2.MEMBER_ROLE_FORUM)
         if self.trick == "overreach":
             content = content_pb2.Content(title="Palsu", best_practice=content_pb2.BestPractice(problem="x", solution="x", results="x"))

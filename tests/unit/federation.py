@@ -84,7 +84,9 @@ class Federation:
         checkpoint = Checkpoint(SIMPUL.origin, size, merkle.root_at(self.simpul.log.tiles(SIMPUL), size))
         note = self.simpul.log.feed(SIMPUL).checkpoint
         lines = [
-            "".join(str(line) for line in cosign(checkpoint, w.keys.witness_signer(w.feed.origin), (at or self.now) // 1_000_000)).encode()
+            "".join(
+                str(line) for line in cosign(checkpoint, (w.witness or w.keys).witness_signer(w.feed.origin), (at or self.now) // 1_000_000)
+            ).encode()
             for w in witnesses
         ]
         entry = self.entry()
