@@ -97,6 +97,7 @@ class Reason(StrEnum):
     CONFIRMATION_OVERDUE = "CONFIRMATION_OVERDUE"
     LOG_STALE = "LOG_STALE"
     UNLAWFUL = "UNLAWFUL"
+    LOG_TIME_WRONG = "LOG_TIME_WRONG"
 
     # Who is calling, and may they.
     IDENTITY_MISSING = "IDENTITY_MISSING"

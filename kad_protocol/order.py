@@ -20,7 +20,7 @@ from kad_protocol.authority import is_within_regions
 from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
 from kad_protocol.errors import KadError, Reason, StorageError, VerificationError
 from kad_protocol.fold import FoldTransaction, Problem
-from kad_protocol.governance import Governance, Pinned, Refused, Released, Standing, Superseded, Withdrawn
+from kad_protocol.governance import Annulled, Governance, Pinned, Refused, Released, Standing, Superseded, Withdrawn
 from kad_protocol.names import FeedId, RecordName, is_record_id
 from kad_protocol.store import MAX_ENTRIES
 from kad_protocol.v1 import content_pb2, entry_pb2
@@ -355,6 +355,8 @@ class _Step:
             case Standing(feed, state, category):
                 self._require_own(feed)
                 self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)
+            case Annulled(index, reason):
+                self._tx.put_problem(self._simpul, index, Problem(reason, "what it did has no effect after all"))
             case Released(feed):
                 self._tx.release_submissions(feed)
             case Superseded(feed, good_size):

@@ -151,6 +151,9 @@ def alarm_sentence(alarm: node_pb2.Alarm) -> str:
             "too few members have confirmed what the simpul wrote lately. Are they offline, or does the simpul show each another face? Ask one directly."
         ),
         Reason.LOG_STALE: _("nothing new in its log for hours: it stands still, cannot be reached, or holds news back."),
+        Reason.LOG_TIME_WRONG: _(
+            "its time is ahead of this computer's clock; one of the two is wrong. Its acts wait until that is set right."
+        ),
         Reason.EPOCH_SUPERSEDED: _("given up by its owner, who goes on with new keys."),
     }
     return sentences.get(alarm.reason, "")  # type: ignore[call-overload, no-any-return]

@@ -40,6 +40,8 @@ class Federation:
     def __init__(self, folder: Path, count: int = 4, mode: int = SUBSIDIARITY) -> None:
         self.folder = folder
         self.now = START
+        #: Where the log holds the word of members, and the time that they gave.
+        self.settled: dict[int, int] = {}
         self.simpul = Author(MemoryLog(), SIMPUL, role=entry_pb2.MEMBER_ROLE_SIMPUL)
         self.forums = [Author(MemoryLog(), FeedId(SIMPUL.federation, f"forum-{n}")) for n in range(count)]
         entry = self.entry()
@@ -75,9 +77,14 @@ class Federation:
             self.say(self.simpul, entry)
 
     def tick(self, micros: int) -> None:
-        """Time passes in the simpul's log."""
+        """Time passes, in the simpul's log and by the clocks of all who confirm it."""
         self.now += micros
         self.observe(self.forums[0])
+        self.settle()
+
+    def settle(self) -> int:
+        """Everybody who may confirms the log as it stands, and the log says so."""
+        return self.finality(self.forums)
 
     def finality(self, witnesses: Sequence[Author], at: int | None = None, size: int = 0) -> int:
         size = size or self.simpul.log.feed(SIMPUL).size
@@ -91,7 +98,9 @@ class Federation:
         ]
         entry = self.entry()
         entry.finality.note = with_cosignatures(note, lines)
-        return self.say(self.simpul, entry)
+        place = self.say(self.simpul, entry)
+        self.settled[place] = (at or self.now) // 1_000_000 * 1_000_000
+        return place
 
     def act(self, function: str, refs: Sequence[entry_pb2.MandateRef], forum: Author, *, kind: int = 3, **more: Any) -> int:
         """Publish an agenda item (or a record of another kind) in a forum's name."""

@@ -299,12 +299,13 @@ def test_a_statement_can_be_vetoed_as_long_as_the_mandate_says(fed: Federation, 
     refs = [fed.mandate(forum, "represent", veto_days=days) for forum in fed.forums]
     fed.observe(*fed.forums)
     index = fed.state_act("represent", refs, fed.forums)
-    fed.now += after * DAY
+    fed.settle()
+    fed.tick(after * DAY)
     place = veto(fed, fed.forums[2], index)
     tx = fed.node()
     assert reason(tx, fed.forums[2].feed, place) == why
     # All had to agree, so one veto ends it.
-    assert governance(tx).act(index).state == (ACT.STATE_UNWITNESSED if why else ACT.STATE_VETOED)  # type: ignore[union-attr]
+    assert governance(tx).act(index).state == (ACT.STATE_FINAL if why else ACT.STATE_VETOED)  # type: ignore[union-attr]
 
 
 # Mandates that cannot be.
@@ -567,7 +568,12 @@ def test_a_charter_waits_for_its_notice_unless_all_agree(fed: Federation) -> Non
     three = dict(zip(fed.forums, [YES, YES, YES, NO], strict=True))
     number = fed.decide(fed.forums[0], three, days=3, charter=charter(2, notice_hours=48))
     assert governance(fed.node()).decision(number).state == DECISION.STATE_OPEN  # type: ignore[union-attr]
-    fed.tick(3 * DAY)
+    # The notice counts from when members have confirmed that it is open.
+    fed.now += DAY + DAY // 2
+    fed.settle()
+    fed.tick(DAY + DAY // 2)
+    assert governance(fed.node()).charter.version == 1
+    fed.tick(DAY // 2)
     assert governance(fed.node()).charter.version == 2
     fed.decide(fed.forums[0], dict.fromkeys(fed.forums, YES), days=3, charter=charter(3))
     assert governance(fed.node()).charter.version == 3, "whoever agrees needs no notice"
@@ -785,10 +791,13 @@ def test_no_sequence_lets_the_simpul_act_outside_a_live_mandate(tmp_path: Path, 
     lawful = {act.index for act in found.acts() if act.state in (ACT.STATE_UNWITNESSED, ACT.STATE_FINAL)}
     logs = {a.feed.origin: [entry_pb2.Entry.FromString(s.body) for s in a.log.entries(a.feed, 0, 10_000, 1 << 30)] for a in fed.authors}
     seen = dict.fromkeys(logs, 0)
+    settled = {index: time for index, time in fed.settled.items() if reason(tx, SIMPUL, index) is None}
     latest = 0
     for index, entry in enumerate(logs[SIMPUL.origin]):
         time = entry.time.ToMicroseconds()
         latest = max(latest, time)
+        if entry.HasField("finality") and index in settled and abs(latest - settled[index]) > 300_000_000:
+            latest = settled[index]
         if entry.HasField("observation"):
             seen[entry.observation.feed] = max(seen[entry.observation.feed], entry.observation.size)
         if index not in lawful:
