@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FOUNDING_RULES",
     "LONGEST_MANDATE_DAYS",
+    "UNLAWFUL",
     "Effect",
     "Governance",
     "Items",
@@ -94,6 +95,37 @@ _ACTIVE, _SUSPENDED, _LEFT, _APPLIED = (
 _ASSOCIATE = entry_pb2.MEMBER_CATEGORY_ASSOCIATE
 _YES, _NO, _ABSTAIN = entry_pb2.Vote.CHOICE_YES, entry_pb2.Vote.CHOICE_NO, entry_pb2.Vote.CHOICE_ABSTAIN
 _Mandate, _Act, _Decision = governance_pb2.GrantedMandate, governance_pb2.PerformedAct, governance_pb2.Decision
+
+#: Reasons for which what a simpul wrote has no effect because it may not write it; the rules are known to it, so it is no accident.
+UNLAWFUL = frozenset(
+    {
+        Reason.ACTING_FOR_OTHERS_NOT_POSSIBLE,
+        Reason.ACT_INVALID,
+        Reason.ACT_TIME_WRONG,
+        Reason.ALREADY_ENROLLED,
+        Reason.CENSUS_WRONG,
+        Reason.DECISION_MISSING,
+        Reason.ENDORSEMENTS_MISSING,
+        Reason.ENTRY_NOT_AVAILABLE_TO_ROLE,
+        Reason.FINALITY_INVALID,
+        Reason.FOUNDING_TOO_LATE,
+        Reason.FUNCTION_UNKNOWN,
+        Reason.GENESIS_MISMATCH,
+        Reason.MANDATES_TOO_FEW,
+        Reason.MANDATE_EXPIRED,
+        Reason.MANDATE_INVALID,
+        Reason.MANDATE_NOT_YET,
+        Reason.MANDATE_REVOKED,
+        Reason.MANDATE_SCOPE,
+        Reason.MANDATE_UNKNOWN,
+        Reason.MEMBER_LEFT,
+        Reason.MEMBER_SUSPENDED,
+        Reason.NOT_A_MEMBER,
+        Reason.NO_MANDATE,
+        Reason.OBSERVATION_WENT_BACK,
+        Reason.RECOVERY_INVALID,
+    }
+)
 
 #: What a suspended member may still write with effect: nothing can take these away.
 _ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis"})
@@ -318,9 +350,13 @@ class Governance:
             if granted.mandate.function == function and self.live(granted, now) == _Mandate.STATE_LIVE
         ]
 
+    def was_curated(self, name: str) -> bool:
+        """Has this member ever let the simpul review its records? If not, none of them waits."""
+        return self._items.get("curating", name) is not None
+
     def curated(self, name: str, kind: int) -> bool:
         """Do records of this kind wait for review before others read them?"""
-        if self._items.get("curating", name) is None or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
+        if not self.was_curated(name) or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
             return False
         return any(kind in granted.mandate.kinds for granted in self.usable("curate", self.time, name))
 
@@ -675,10 +711,6 @@ class Governance:
     def keep_hosted(self, owner: FeedId, record: str, version: int, kind: int, *, withdrawn: bool = False) -> None:
         """Where it stands now."""
         self._items.put("hosted", f"{owner.origin} {record}", b"%d %d %d" % (version, kind, withdrawn))
-
-    def may_wait(self, feed: FeedId) -> bool:
-        """Has this forum ever asked for reviews?"""
-        return self._items.get("curating", self.name_of(feed)) is not None
 
     def submit(self, feed: FeedId, version: entry_pb2.RecordVersion, *, waits: bool) -> None:
         """A version of a record of a member is observed."""

@@ -221,7 +221,7 @@ class _Step:
             raise Refused(Reason.OBSERVATION_WENT_BACK, f"{feed} was observed to {known} before, now to {observation.size}")
         for index in self._tx.authority_entries(feed, known, observation.size):
             self._take(feed, index)
-        if governance.may_wait(feed):
+        if governance.was_curated(governance.name_of(feed)):
             self._submit(feed, known, observation.size)
         governance.observe(feed, observation.size)
 
@@ -362,6 +362,8 @@ class _Step:
                 self._tx.void_beyond(feed, good_size)
             case Withdrawn(performed, reason):
                 act = performed.act
+                if reason is not Reason.ACT_VETOED:
+                    self._tx.put_problem(self._simpul, performed.index, Problem(reason, f"{performed.name} has no effect after all"))
                 owner = self._owner(act)
                 if owner is not None and act.WhichOneof("deed") == "publication":
                     head = self._governance.hosted(owner, act.publication.record)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Acts"]
 
+_JUDGING_SECONDS = 30
+
 
 class Acts:
     """The simpul's acts (``kad_node.node.Acting``).
@@ -145,8 +147,12 @@ class Acts:
         """Ask, write, and wait until it was judged here as it will be everywhere."""
         node = self._node
 
-        def write(tx: SqliteTransaction) -> int:
+        def write(tx: SqliteTransaction) -> int | None:
             found = governance_of(tx, node)
+            state = tx.feed(node.own)
+            if state is None or found.head.position != state.tail:
+                # What is in the log already may have taken away what this rests on; first that is judged.
+                return None
             entry = new_entry(max(micros_now(), found.time))
             try:
                 blob = make(found, entry.act)
@@ -162,7 +168,8 @@ class Acts:
             node.fence.require()
             return feeds.append(tx, node.own, [Draft(entry, blob)])
 
-        index = await node.store.write(write)
+        while (index := await self._when_judged(write)) is None:
+            pass
         while not dry_run:
             changed = node.next_change()
             act = await node.store.read(lambda tx: self._judged(tx, index))
@@ -170,8 +177,16 @@ class Acts:
                 if act.reason:
                     raise PreconditionError(Reason(act.reason), f"the act was refused: {act.reason}")
                 return act
-            await asyncio.wait_for(changed.wait(), 30)
+            await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
         return governance_pb2.PerformedAct()
+
+    async def _when_judged(self, write: Callable[[SqliteTransaction], int | None]) -> int | None:
+        """Try once, and wait for a change if the log was not judged to its end."""
+        changed = self._node.next_change()
+        index = await self._node.store.write(write)
+        if index is None:
+            await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
+        return index
 
     def _judged(self, tx: SqliteTransaction, index: int) -> governance_pb2.PerformedAct | None:
         act = governance_of(tx, self._node).act(index)

@@ -66,10 +66,13 @@ class SqliteTransaction(Queries):
         #: A member's standing changed in this transaction.
         self.standings_changed = False
         self._ids: dict[FeedId, int] = {}
+        #: What ``waits_for_review`` said; good until something changes in the affairs of a federation.
+        self._waits: dict[tuple[FeedId, int], bool] = {}
 
     def rolled_back(self) -> None:
         """A unit of this transaction was undone; forget what was remembered of it."""
         self._ids.clear()
+        self._waits.clear()
 
     # The log.
 
@@ -387,12 +390,20 @@ class SqliteTransaction(Queries):
         self.touched.add(simpul)
 
     def affairs(self, simpul: FeedId) -> Affairs:
-        return Affairs(self._connection, self._find_id(simpul) or 0)
+        return Affairs(self._connection, self._find_id(simpul) or 0, self._waits.clear)
 
     def waits_for_review(self, feed: FeedId, kind: int) -> bool:
+        # Asked for each record that arrives, and the same for all of one forum and kind.
+        found = self._waits.get((feed, kind))
+        if found is None:
+            found = self._waits[feed, kind] = self._waits_for_review(feed, kind)
+        return found
+
+    def _waits_for_review(self, feed: FeedId, kind: int) -> bool:
+        # From the member to its simpul; not from the affairs, of which there are as many as acts.
         rows = self._connection.execute(
-            "SELECT s.origin FROM affair a JOIN feed s ON s.id = a.simpul WHERE a.kind = 'curating' AND s.federation = ?",
-            (feed.federation,),
+            "SELECT s.origin FROM member m JOIN feed s ON s.id = m.simpul WHERE m.feed = ? AND s.federation = ?",
+            (self._find_id(feed), feed.federation),
         ).fetchall()
         for (origin,) in rows:
             governance = Governance(self.affairs(FeedId.parse(origin)), FeedId.parse(origin))
@@ -409,6 +420,7 @@ class SqliteTransaction(Queries):
         )
         self.touched.add(feed)
         self.standings_changed = True
+        self._waits.clear()
 
     def put_submission(self, feed: FeedId, record: str, version: int, *, waits: bool) -> None:
         found = self._newest(feed, record, version)
@@ -482,6 +494,7 @@ class SqliteTransaction(Queries):
         for table in ("member", "observation", "profile", "record", "version", "term", "record_text", "event", "problem", "affair"):
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("UPDATE feed SET folded = 0, judged = 0")
+        self._waits.clear()
 
     # The outbox and other local affairs.
 

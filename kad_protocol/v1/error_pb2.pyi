@@ -272,6 +272,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A function that nobody can hand up."""
     ERROR_REASON_MANDATE_OVERLAPS: _ErrorReason.ValueType  # 121
     """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
+    ERROR_REASON_EVIDENCE_NOT_FOUND: _ErrorReason.ValueType  # 122
+    """There is no such proof of misbehaviour here."""
+    ERROR_REASON_CONFIRMATION_OVERDUE: _ErrorReason.ValueType  # 123
+    """Too few members have confirmed the simpul's newest checkpoints for longer than the charter's lag."""
+    ERROR_REASON_LOG_STALE: _ErrorReason.ValueType  # 124
+    """The simpul's log has had nothing new for hours."""
+    ERROR_REASON_UNLAWFUL: _ErrorReason.ValueType  # 125
+    """The simpul wrote what it may not; it has no effect."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -522,4 +530,12 @@ ERROR_REASON_FUNCTION_UNKNOWN: ErrorReason.ValueType  # 120
 """A function that nobody can hand up."""
 ERROR_REASON_MANDATE_OVERLAPS: ErrorReason.ValueType  # 121
 """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
+ERROR_REASON_EVIDENCE_NOT_FOUND: ErrorReason.ValueType  # 122
+"""There is no such proof of misbehaviour here."""
+ERROR_REASON_CONFIRMATION_OVERDUE: ErrorReason.ValueType  # 123
+"""Too few members have confirmed the simpul's newest checkpoints for longer than the charter's lag."""
+ERROR_REASON_LOG_STALE: ErrorReason.ValueType  # 124
+"""The simpul's log has had nothing new for hours."""
+ERROR_REASON_UNLAWFUL: ErrorReason.ValueType  # 125
+"""The simpul wrote what it may not; it has no effect."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

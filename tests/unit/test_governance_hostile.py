@@ -11,9 +11,9 @@ import pytest
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
 from kad_protocol import governance as module
-from kad_protocol import merkle, order
+from kad_protocol import keychain, merkle, order
 from kad_protocol.authority import is_within_regions
-from kad_protocol.entry import key_set
+from kad_protocol.entry import key_set, log_keys_of
 from kad_protocol.errors import KadError, Reason
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance
@@ -166,9 +166,19 @@ def rotation(author: Author, witness: entry_pb2.KeySet) -> Draft:
 SMALL_ORDER = entry_pb2.KeySet(ed25519_public=b"\x01" + bytes(31), mldsa44_public=bytes(1312))
 
 
-def test_a_witness_key_that_is_none_is_refused_at_the_rotation(fed: Federation) -> None:
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A door that does not look at new witness keys, as it was before this was found."""
+    monkeypatch.setattr(keychain, "check_rotation", lambda feed, found: log_keys_of(feed.origin, found.log_keys.SerializeToString()))
+
+
+def test_a_witness_key_that_is_none_is_refused_at_the_rotation(fed: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
     thief = fed.forums[0]
-    fed.say(thief, rotation(thief, SMALL_ORDER))
+    with pytest.raises(KadError) as caught:
+        fed.say(thief, rotation(thief, SMALL_ORDER))
+    assert caught.value.reason == Reason.WEAK_KEY
+    with monkeypatch.context() as away:
+        lenient(away)
+        fed.say(thief, rotation(thief, SMALL_ORDER))
     tx = empty(fed)
     with pytest.raises(KadError) as caught:
         bring_all(fed, tx)
@@ -176,13 +186,8 @@ def test_a_witness_key_that_is_none_is_refused_at_the_rotation(fed: Federation) 
 
 
 def test_one_member_without_good_keys_does_not_keep_the_others_from_confirming(fed: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    thief, loads = fed.forums[0], feeds.log_keys_of
-
-    def lenient(origin: str, serialised: bytes) -> Any:
-        # A door that does not look, as it was before this was found.
-        return None if serialised == SMALL_ORDER.SerializeToString() else loads(origin, serialised)
-
-    monkeypatch.setattr(feeds, "log_keys_of", lenient)
+    thief = fed.forums[0]
+    lenient(monkeypatch)
     fed.say(thief, rotation(thief, SMALL_ORDER))
     fed.observe(thief)
     place = fed.finality(fed.forums[1:])

@@ -360,7 +360,7 @@ async def test_a_flipped_bit_in_a_cosignature_is_seen(world: World) -> None:
         (b"\xff\xfe", Reason.INVALID_NAME),
         (b"x" * 20_000, Reason.NOTE_MALFORMED),
         (b"uji.kad.internal/forums/asing/e0\n1\n", Reason.NOT_A_WITNESS),
-        (b"uji.kad.internal/forums/forum-001/e0\n1\n", Reason.NOT_A_WITNESS),
+        (b"uji.kad.internal/forums/forum-001/e0\n1\n", Reason.NOTE_MALFORMED),
         (b"uji.kad.internal/forums/simpul/e0\n1\nx\n", Reason.NOTE_MALFORMED),
     ],
 )
