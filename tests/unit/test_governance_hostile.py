@@ -21,6 +21,8 @@ from kad_protocol.keys import MemberKeys
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
+from kad_simpul.api import EnrolmentServicer
+from kad_simpul.enrol import Application
 from kad_simpul.steward import Steward, census
 from tests.unit.federation import DAY, NETWORKING, NO, SIMPUL, START, YES, Federation, charter, dump, governance
 from tests.unit.feeds import Author, SqliteLog, draft
@@ -328,6 +330,14 @@ def test_whoever_comes_back_keeps_its_genesis_whatever_it_applies_with(fed: Fede
     assert judged(fed, SIMPUL, fed.admit(twin, APPLIED)) == Reason.GENESIS_MISMATCH
     fed.admit(gone)
     assert governance(fed.node()).member("forums/forum-0").state == ACTIVE  # type: ignore[union-attr]
+
+
+def test_an_invitation_does_not_give_a_departed_member_other_keys(fed: Federation) -> None:
+    leave(fed, fed.forums[0])
+    enrolment = EnrolmentServicer(SimpleNamespace(own=SIMPUL), None, None, None)  # type: ignore[arg-type]
+    with pytest.raises(KadError) as caught:
+        enrolment._admit(fed.node(), Application(fed.forums[0].feed, bytes(32), FULL))
+    assert caught.value.reason == Reason.GENESIS_MISMATCH
 
 
 def test_who_was_endorsed_as_an_associate_is_not_admitted_as_a_full_member(tmp_path: Path) -> None:
