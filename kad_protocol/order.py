@@ -245,7 +245,7 @@ class _Step:
             _check_act_content(act, self._stored.content)
         except Refused as error:
             raise self._governance.refuse(performed, error.reason, str(error)) from error
-        if deed in ("publication", "statement") and not self._stored.content:
+        if deed in ("publication", "withdrawal", "statement") and not self._stored.content:
             missing = Problem(Reason.CONTENT_MISSING, "the content of the act has not arrived", waiting=True)
             self._tx.put_problem(self._simpul, self._stored.index, missing)
 
@@ -269,7 +269,8 @@ class _Step:
                 head = self._tx.record_head(owner, act.withdrawal.record, self._simpul)
                 if head is None or head.retracted or head.version != act.withdrawal.version:
                     raise Refused(Reason.VERSION_OUT_OF_ORDER, "a withdrawal that fits no record that was published in that name")
-                self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, "", time_of(entry))
+                reason = fold.retraction_reason(self._stored)
+                self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, reason, time_of(entry))
             case "review":
                 review = act.review
                 if not self._tx.put_review(owner, review.record, review.version, approved=review.approved):
@@ -378,4 +379,6 @@ def _act_content_arrived(tx: OrderTransaction, simpul: FeedId, stored: StoredEnt
     if act.WhichOneof("deed") == "publication":
         content = contents.parse_content(contents.split(stored.content)[1])
         tx.put_content(FeedId.parse(act.on_behalf_of), stored.index, act.publication, content, simpul)
+    elif act.WhichOneof("deed") == "withdrawal":
+        tx.withdraw_hosted(FeedId.parse(act.on_behalf_of), simpul, act.withdrawal.record, fold.retraction_reason(stored), time_of(entry))
     return None
