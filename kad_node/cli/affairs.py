@@ -466,7 +466,9 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
     @json_option
     @run
     async def veto(context: Context, name: str, as_json: bool) -> None:
-        name = name if name.startswith("acts/") else f"acts/{name}"
+        if re.fullmatch(r"(acts/)?[0-9]{1,13}", name) is None:
+            raise InvalidInputError(Reason.INVALID_FIELD, _("an act is called acts/NUMBER; `kad-node acts` shows them"), field="name")
+        name = f"acts/{name.removeprefix('acts/')}"
         async with context.client() as kad:
             response = await kad.mandates.VetoAct(governance_pb2.VetoActRequest(name=name), timeout=_TIMEOUT)
         if not _say(response, as_json):

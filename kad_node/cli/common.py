@@ -6,9 +6,10 @@ import asyncio
 import copy
 import json
 import os
+import re
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -28,15 +29,16 @@ from kad_node.node import Node
 from kad_node.service.status import Status
 from kad_protocol.channel import local_channel
 from kad_protocol.client import Client
-from kad_protocol.errors import InvalidInputError, KadError, PreconditionError, Reason
+from kad_protocol.document import as_written
+from kad_protocol.errors import FieldViolation, InvalidInputError, KadError, PreconditionError, Reason
 from kad_protocol.status import from_rpc_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 
     from google.protobuf.message import Message
 
-__all__ = ["Context", "Group", "as_json", "borrow", "command_of", "common", "explain", "print_json", "run"]
+__all__ = ["Context", "Group", "as_json", "borrow", "command_of", "common", "explain", "in_words_of", "print_json", "run"]
 
 #: Wrapped between words on a screen, or where somebody says how wide it is; not cut to 80 columns where nobody reads it on one.
 _WIDE = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 240
@@ -227,6 +229,19 @@ class Context:
             finally:
                 await server.stop(0)
                 await node.close()
+
+
+@contextmanager
+def in_words_of(data: Mapping[str, Any]) -> Iterator[None]:
+    """What a node finds wrong with a document is said with the document's own keys."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as refused:
+        error = from_rpc_error(refused)
+        if not isinstance(error, InvalidInputError) or not error.violations:
+            raise
+        inner = [FieldViolation(re.sub(r"^(content|profile|statement)\.", "", v.field), v.description, v.rule) for v in error.violations]
+        raise as_written(InvalidInputError(error.reason, error.message, inner, **error.metadata), data) from refused
 
 
 def run(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

@@ -14,7 +14,7 @@ from kad_node.cli import affairs, setup, show
 from kad_node.cli import doctor as examination
 from kad_node.cli.app import app as node_app
 from kad_node.cli.app import show_status
-from kad_node.cli.common import Context, Group, borrow, command_of, common, completion, err, json_option, out, print_json, run
+from kad_node.cli.common import Context, Group, borrow, command_of, common, completion, err, in_words_of, json_option, out, print_json, run
 from kad_node.cli.common import as_json as as_json_message
 from kad_node.home import Home
 from kad_node.messages import _
@@ -223,9 +223,11 @@ async def doctor(context: Context, deep: bool, as_json: bool) -> None:
     examination.report(await examination.examine(context, deep=deep), as_json=as_json)
 
 
-def _find_document(file: Any) -> document.Document:  # noqa: ANN401 - a file
+def _find_document(file: Any) -> tuple[document.Document, dict[str, Any]]:  # noqa: ANN401 - a file
+    """A document, and what was written."""
     try:
-        return document.from_document(document.load(str(file.read())))
+        data = document.load(str(file.read()))
+        return document.from_document(data), data
     except UnicodeDecodeError as error:
         raise InvalidInputError(Reason.INVALID_FILE, "the file is not UTF-8 text") from error
 
@@ -242,7 +244,7 @@ def _find_document(file: Any) -> document.Document:  # noqa: ANN401 - a file
 @run
 async def publish(context: Context, file: Any, forum: str, dry_run: bool, as_json: bool) -> None:  # noqa: ANN401
     """``kad-simpul publish``."""
-    read = _find_document(file)
+    read, data = _find_document(file)
     request = records_pb2.CreateRecordRequest(
         parent=f"forums/{forum}",
         content=read.content,
@@ -250,7 +252,8 @@ async def publish(context: Context, file: Any, forum: str, dry_run: bool, as_jso
         validate_only=dry_run,
     )
     async with context.client() as kad:
-        record = (await kad.records.CreateRecord(request, timeout=_TIMEOUT)).record
+        with in_words_of(data):
+            record = (await kad.records.CreateRecord(request, timeout=_TIMEOUT)).record
     _say_changed(record, as_json=as_json, dry_run=dry_run)
 
 
@@ -277,7 +280,7 @@ def _say_changed(record: records_pb2.Record, *, as_json: bool, dry_run: bool = F
 @run
 async def revise(context: Context, name: str, file: Any, seen: int, dry_run: bool, as_json: bool) -> None:  # noqa: ANN401
     """``kad-simpul revise``."""
-    read = _find_document(file)
+    read, data = _find_document(file)
     request = records_pb2.ReviseRecordRequest(
         name=name,
         content=read.content,
@@ -286,7 +289,8 @@ async def revise(context: Context, name: str, file: Any, seen: int, dry_run: boo
         validate_only=dry_run,
     )
     async with context.client() as kad:
-        record = (await kad.records.ReviseRecord(request, timeout=_TIMEOUT)).record
+        with in_words_of(data):
+            record = (await kad.records.ReviseRecord(request, timeout=_TIMEOUT)).record
     _say_changed(record, as_json=as_json, dry_run=dry_run)
 
 
