@@ -282,7 +282,7 @@ class _Step:
             self._effect(entry, owner)
         except Refused as error:
             raise governance.refuse(performed, error.reason, str(error)) from error
-        if deed in ("publication", "statement"):
+        if deed in ("publication", "withdrawal", "statement"):
             # An act is judged by its entry alone: what it says travels beside it, and comes to some sooner than to others.
             problem = _act_content(self._tx, self._simpul, self._stored, entry)
             if problem is not None:
@@ -334,7 +334,7 @@ class _Step:
         if head is None or head[2] or head[0] != act.withdrawal.version:
             raise Refused(Reason.VERSION_OUT_OF_ORDER, "a withdrawal that fits no record that was published in that name")
         self._governance.keep_hosted(owner, act.withdrawal.record, *head[:2], withdrawn=True)
-        self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, "", time)
+        self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, fold.retraction_reason(self._stored), time)
 
     # What follows.
 
@@ -435,6 +435,9 @@ def content_arrived(tx: OrderTransaction, feed: FeedId, index: int) -> None:
         if entry.act.WhichOneof("deed") == "publication":
             content = contents.parse_content(contents.split(stored.content)[1])
             tx.put_content(FeedId.parse(entry.act.on_behalf_of), index, entry.act.publication, content, feed)
+        elif entry.act.WhichOneof("deed") == "withdrawal":
+            owner, record = FeedId.parse(entry.act.on_behalf_of), entry.act.withdrawal.record
+            tx.withdraw_hosted(owner, feed, record, fold.retraction_reason(stored), time_of(entry))
 
 
 def _act_content(tx: OrderTransaction, simpul: FeedId, stored: StoredEntry, entry: entry_pb2.Entry) -> Problem | None:

@@ -13,6 +13,7 @@ from kad_protocol import content as contents
 from kad_protocol import feed as feeds
 from kad_protocol import order
 from kad_protocol.errors import Reason
+from kad_protocol.feed import Draft
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2, records_pb2
 from tests.unit.federation import ABSTAIN, DAY, NETWORKING, NO, SIMPUL, START, SUBSIDIARITY, YES, Federation, charter, dump, governance
@@ -844,3 +845,36 @@ def test_contents_of_acts_may_come_late(fed: Federation) -> None:
     order.content_arrived(tx, SIMPUL, index)
     assert shown(tx) == [("forum-0", records_pb2.RECORD_STATE_PUBLISHED)]
     assert reason(tx, SIMPUL, index) is None
+
+
+def test_a_withdrawal_in_a_forums_name_says_why_also_when_that_comes_late(fed: Federation) -> None:
+    forum = fed.forums[0]
+    ref = observed()(fed)
+    index = fed.act("publish-on-behalf", ref, forum)
+    published = entry_pb2.Entry.FromString(fed.simpul.log.entries(SIMPUL, index, 1, 1)[0].body).act.publication
+    blob = contents.new_blob(entry_pb2.RetractionNotice(reason="Rapat dibatalkan").SerializeToString())
+    entry = fed.entry()
+    entry.act.CopyFrom(entry_pb2.Act(function="publish-on-behalf", mandates=ref, on_behalf_of=forum.feed.origin))
+    part = entry.act.withdrawal
+    part.record, part.version, part.digest, part.content_size = published.record, 1, contents.digest(blob), len(blob) - 32
+    withdrawn = fed.say(fed.simpul, Draft(entry, blob))
+    for late in (False, True):
+        tx = SqliteLog(fed.folder / f"late-{late}.sqlite3")
+        feeds.pin(tx, SIMPUL, fed.simpul.genesis)
+        for _ in range(4):
+            for author in fed.authors:
+                state = tx.feed(author.feed)
+                if state is not None and state.size < author.log.feed(author.feed).size:
+                    batch = author.batch(state.size)
+                    if late:
+                        batch.ClearField("contents")
+                    feeds.extend(tx, batch, batch.checkpoint)
+                order.advance(tx, 1000)
+        row = tx.record(forum.feed.forum, published.record, 0, SIMPUL)
+        assert (row.state, row.retraction) == (records_pb2.RECORD_STATE_RETRACTED, "" if late else "Rapat dibatalkan")
+        if late:
+            assert reason(tx, SIMPUL, withdrawn) == Reason.CONTENT_MISSING
+            feeds.supply_content(tx, SIMPUL, withdrawn, blob)
+            order.content_arrived(tx, SIMPUL, withdrawn)
+            assert tx.record(forum.feed.forum, published.record, 0, SIMPUL).retraction == "Rapat dibatalkan"
+            assert reason(tx, SIMPUL, withdrawn) is None
