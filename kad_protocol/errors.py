@@ -98,6 +98,7 @@ class Reason(StrEnum):
     LOG_STALE = "LOG_STALE"
     UNLAWFUL = "UNLAWFUL"
     LOG_TIME_WRONG = "LOG_TIME_WRONG"
+    CONSENT_MISSING = "CONSENT_MISSING"
 
     # Who is calling, and may they.
     IDENTITY_MISSING = "IDENTITY_MISSING"

@@ -14,6 +14,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from google.protobuf.message import DecodeError
+
 from kad_protocol.authority import (
     FUNCTIONS,
     Action,
@@ -32,14 +34,16 @@ from kad_protocol.errors import InvalidInputError, KadError, Reason, Verificatio
 from kad_protocol.keys import recovery_digest
 from kad_protocol.names import FeedId, is_record_id
 from kad_protocol.note import Checkpoint, Note, verify_cosignatures
-from kad_protocol.statement import RECOVERY, verify_statement
-from kad_protocol.v1 import entry_pb2, governance_pb2
+from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY, verify_statement
+from kad_protocol.v1 import enrolment_pb2, entry_pb2, governance_pb2
 from kad_protocol.witness import confirming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from google.protobuf.timestamp_pb2 import Timestamp
+
+    from kad_protocol.note import LogKeys
 
 __all__ = [
     "FOUNDING_RULES",
@@ -107,6 +111,7 @@ UNLAWFUL = frozenset(
         Reason.ACT_TIME_WRONG,
         Reason.ALREADY_ENROLLED,
         Reason.CENSUS_WRONG,
+        Reason.CONSENT_MISSING,
         Reason.DECISION_MISSING,
         Reason.ENDORSEMENTS_MISSING,
         Reason.ENTRY_NOT_AVAILABLE_TO_ROLE,
@@ -455,13 +460,20 @@ class Governance:
             member.observed_size = size
             self._keep_member(member)
 
-    def membership(self, position: int, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]) -> None:
+    def membership(
+        self,
+        position: int,
+        entry: entry_pb2.Membership,
+        root_of: Callable[[FeedId, int], bytes | None],
+        keys_of: Callable[[FeedId, int], LogKeys],
+    ) -> None:
         """The simpul says where a forum stands; true only as far as the rules bear it out.
 
         Args:
             position: of the entry.
             entry: what it says.
             root_of: the root of a feed at a size, None if that is not here.
+            keys_of: the keys of a feed at a size that was observed.
 
         Raises:
             Refused: with the rule that is broken.
@@ -470,6 +482,9 @@ class Governance:
         if _same_member(feed.origin, self._simpul) or len(entry.genesis) != 32:  # noqa: PLR2004 - SHA-256
             raise Refused(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
         member = self.member(self.name_of(feed))
+        if member is not None and member.state == _LEFT and entry.state in (_APPLIED, _ACTIVE) and not entry.HasField("recovery"):
+            self._check_genesis(feed, entry.genesis)
+            self._check_consent(member, entry, keys_of)
         if entry.HasField("recovery"):
             self._recover(position, feed, entry, member, root_of)
         elif entry.state == _APPLIED:
@@ -484,6 +499,21 @@ class Governance:
             raise Refused(Reason.DECISION_MISSING, f"only the members decide where {member.name} stands, and they have not")
         elif entry.state == _SUSPENDED and entry.decision != member.decision:
             raise Refused(Reason.DECISION_MISSING, f"{entry.decision or 'nothing'} is not the decision that suspended {member.name}")
+
+    def _check_consent(
+        self, member: governance_pb2.FederationMember, entry: entry_pb2.Membership, keys_of: Callable[[FeedId, int], LogKeys]
+    ) -> None:
+        """Whoever has left is let in again only with its own word, given after it left."""
+        consent, feed = entry.consent, FeedId.parse(member.feed)
+        try:
+            keys = keys_of(feed, member.observed_size)
+            verify_statement(keys, CERTIFICATE_BINDING, consent.statement, consent.ed25519_signature, consent.mldsa44_signature)
+            said = enrolment_pb2.CertificateBinding.FromString(consent.statement)
+        except (KadError, DecodeError) as error:
+            raise Refused(Reason.CONSENT_MISSING, f"{member.name} has left, and nothing shows that it comes back: {error}") from error
+        departed = int(self._items.get("departed", member.name) or b"0")
+        if said.feed != feed.origin or micros_of(said.time) < departed:
+            raise Refused(Reason.CONSENT_MISSING, f"{member.name} has left, and what shows that it comes back is older than that")
 
     def _apply(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         if member is not None and member.state not in (_APPLIED, _LEFT):
@@ -853,6 +883,7 @@ class Governance:
             case "vote":
                 self._vote(member, feed, index, entry, position)
             case "departure":
+                self._items.put("departed", member.name, str(micros_of(entry.time)).encode())
                 self._depart(member, feed, position)
             case _:
                 raise Refused(Reason.ENTRY_NOT_AVAILABLE_TO_ROLE, "only a simpul writes such an entry")

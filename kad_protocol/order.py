@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol import fold, merkle
+from kad_protocol import fold, keychain, merkle
 from kad_protocol.authority import is_within_regions
 from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
 from kad_protocol.errors import KadError, Reason, StorageError, VerificationError
@@ -172,7 +172,7 @@ class _Step:
             case "observation":
                 self._observe(entry.observation)
             case "membership":
-                governance.membership(index, entry.membership, self._root_of)
+                governance.membership(index, entry.membership, self._root_of, lambda feed, size: keychain.keys_at(self._tx, feed, size))
             case "founding":
                 governance.found(entry.founding)
             case "finality":
@@ -351,7 +351,9 @@ class _Step:
             case Pinned(feed, genesis):
                 self._require_own(feed)
                 # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
-                feeds.pin(self._tx, feed, genesis)
+                # Of its own federation it names forums only: a second simpul would judge, in its own log, whatever it likes.
+                own = feed.federation == self._simpul.federation
+                feeds.pin(self._tx, feed, genesis, entry_pb2.MEMBER_ROLE_FORUM if own else entry_pb2.MEMBER_ROLE_UNSPECIFIED)
             case Standing(feed, state, category):
                 self._require_own(feed)
                 self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)

@@ -92,13 +92,16 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             raise PermissionDeniedError(Reason.INVITATION_USED, "this invitation has been used", forum=application.feed.forum)
         found = governance_of(tx, self._node)
         member = found.member(found.name_of(application.feed))
+        left = member is not None and member.state == entry_pb2.MEMBERSHIP_STATE_LEFT
         applied = member is not None and member.state == entry_pb2.MEMBERSHIP_STATE_APPLIED and member.genesis == application.genesis
         entry = new_entry(max(micros_now(), found.time))
         admitted = admission(found, application.feed.origin, application.genesis, application.category)
         if admitted is not None:
             self._node.fence.require()
-            feeds.pin(tx, application.feed, application.genesis)
+            feeds.pin(tx, application.feed, application.genesis, entry_pb2.MEMBER_ROLE_FORUM)
             entry.membership.CopyFrom(admitted)
+            if left:
+                entry.membership.consent.CopyFrom(application.consent)
             feeds.append(tx, self._node.own, [Draft(entry)])
             return None
         if not applied:
@@ -106,6 +109,8 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             entry.membership.feed, entry.membership.genesis = application.feed.origin, application.genesis
             entry.membership.state = entry_pb2.MEMBERSHIP_STATE_APPLIED
             entry.membership.category = application.category or entry_pb2.MEMBER_CATEGORY_FULL  # type: ignore[assignment]
+            if left:
+                entry.membership.consent.CopyFrom(application.consent)
             feeds.append(tx, self._node.own, [Draft(entry)])
         needed = found.endorsements_needed(application.feed)
         have = len(member.endorsements) if member is not None and applied else 0

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
@@ -84,6 +84,8 @@ class Application:
     category: int
     #: The invitation had been used by this feed already: a lost answer is asked for again, nobody new comes in.
     repeated: bool = False
+    #: The applicant's own word, for a member that had left; another one each time.
+    consent: entry_pb2.Consent = field(default_factory=entry_pb2.Consent, compare=False)
 
 
 def _micros(moment: datetime.datetime) -> int:
@@ -174,7 +176,11 @@ class Enrolment:
         if not repeated:
             kept = replace(kept, used=_micros(now), feed=feed.origin, genesis=hashed.hex())
             store.put_local(_KIND, kept.id, kept.to_bytes())
-        return Application(feed, hashed, kept.category, repeated)
+        binding = request.binding
+        consent = entry_pb2.Consent(
+            statement=binding.payload, ed25519_signature=binding.ed25519_signature, mldsa44_signature=binding.mldsa44_signature
+        )
+        return Application(feed, hashed, kept.category, repeated, consent)
 
     def check_renewal(self, request: enrolment_pb2.RenewCertificateRequest, keys: LogKeys, now: datetime.datetime) -> None:
         """Check that a renewal comes from the owner of the feed.

@@ -114,7 +114,7 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
         config = NodeConfig.model_validate(values)
         node = await Node.open(home, config, enrolled.simpul_feed)
         try:
-            await node.store.write(lambda tx: feeds.pin(tx, enrolled.simpul_feed, enrolled.simpul_genesis))
+            await node.store.write(lambda tx: feeds.pin(tx, enrolled.simpul_feed, enrolled.simpul_genesis, entry_pb2.MEMBER_ROLE_SIMPUL))
             await Directory(node).publish_profile(profile)
         finally:
             await node.close()

@@ -282,6 +282,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The simpul wrote what it may not; it has no effect."""
     ERROR_REASON_LOG_TIME_WRONG: _ErrorReason.ValueType  # 126
     """The time in the simpul's log is far from this node's clock."""
+    ERROR_REASON_CONSENT_MISSING: _ErrorReason.ValueType  # 127
+    """A member that had left is said to be back, without its own word."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -542,4 +544,6 @@ ERROR_REASON_UNLAWFUL: ErrorReason.ValueType  # 125
 """The simpul wrote what it may not; it has no effect."""
 ERROR_REASON_LOG_TIME_WRONG: ErrorReason.ValueType  # 126
 """The time in the simpul's log is far from this node's clock."""
+ERROR_REASON_CONSENT_MISSING: ErrorReason.ValueType  # 127
+"""A member that had left is said to be back, without its own word."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

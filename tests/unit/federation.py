@@ -13,7 +13,8 @@ from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.note import Checkpoint, cosign
-from kad_protocol.v1 import content_pb2, entry_pb2
+from kad_protocol.statement import CERTIFICATE_BINDING, sign_statement
+from kad_protocol.v1 import content_pb2, enrolment_pb2, entry_pb2
 from kad_protocol.witness import with_cosignatures
 from tests.unit.feeds import Author, SqliteLog, draft
 
@@ -25,6 +26,7 @@ DAY = 86_400 * 1_000_000
 #: 2027-01-01, when these federations live.
 START = 1_798_761_600 * 1_000_000
 SIMPUL = FeedId("uji.kad.internal", "simpul")
+_SIGNATURES = ("ed25519_signature", "mldsa44_signature")
 YES, NO, ABSTAIN = entry_pb2.Vote.CHOICE_YES, entry_pb2.Vote.CHOICE_NO, entry_pb2.Vote.CHOICE_ABSTAIN
 SUBSIDIARITY, NETWORKING = entry_pb2.MODE_SUBSIDIARITY, entry_pb2.MODE_NETWORKING
 
@@ -65,10 +67,22 @@ class Federation:
         self, forum: Author, state: int = entry_pb2.MEMBERSHIP_STATE_ACTIVE, category: int = entry_pb2.MEMBER_CATEGORY_FULL, **more: Any
     ) -> int:
         entry = self.entry()
+        if state != entry_pb2.MEMBERSHIP_STATE_SUSPENDED:
+            more.setdefault("consent", self.consent(forum))
         entry.membership.CopyFrom(
             entry_pb2.Membership(feed=forum.feed.origin, genesis=forum.genesis, state=state, category=category, **more)  # type: ignore[arg-type]
         )
         return self.say(self.simpul, entry)
+
+    def consent(self, forum: Author) -> entry_pb2.Consent:
+        """A forum asks to be let in, now by its own clock."""
+        said = enrolment_pb2.CertificateBinding(feed=forum.feed.origin)
+        said.time.FromMicroseconds(self.now)
+        signer = forum.signers[feeds.keys_of(forum.log.feed(forum.feed))]
+        statement = said.SerializeToString()
+        return entry_pb2.Consent(
+            statement=statement, **dict(zip(_SIGNATURES, sign_statement(signer, CERTIFICATE_BINDING, statement), strict=True))
+        )
 
     def observe(self, *forums: Author) -> None:
         for forum in forums:

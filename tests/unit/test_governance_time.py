@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kad_node.store.memory import MemoryLog
+from kad_protocol import feed as feeds
 from kad_protocol import governance as module
-from kad_protocol.errors import Reason
+from kad_protocol.errors import Reason, VerificationError
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId
@@ -273,3 +274,45 @@ def test_fewer_than_a_third_of_liars_and_any_number_of_puppets_confirm_nothing(t
     assert found.head.final_size == before
     assert found.head.waiting_reason == ""
     assert {member.feed for member in found.electorate()} == {forum.feed.origin for forum in members}
+
+
+# Who has left, and who is no forum.
+
+
+@pytest.mark.parametrize("case", ["none", "older", "of another", "its own"])
+def test_whoever_has_left_is_let_in_again_only_with_its_own_word(fed: Federation, case: str) -> None:
+    gone, other = fed.forums[:2]
+    old = fed.consent(gone)
+    fed.now += HOUR
+    entry = fed.entry()
+    entry.departure.SetInParent()
+    fed.say(gone, entry)
+    fed.observe(gone)
+    fed.now += HOUR
+    words = {"none": entry_pb2.Consent(), "older": old, "of another": fed.consent(other), "its own": fed.consent(gone)}
+    applied = fed.admit(gone, entry_pb2.MEMBERSHIP_STATE_APPLIED, consent=words[case])
+    admitted = fed.admit(gone, consent=words[case])
+    tx = fed.node()
+    expected = None if case == "its own" else Reason.CONSENT_MISSING
+    assert [reason(tx, SIMPUL, place) for place in (applied, admitted)] == [expected] * 2
+    assert governance(tx).member("forums/forum-0").state == (LEFT if expected else ACTIVE)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_a_second_simpul_of_the_same_federation_is_taken_by_nobody(
+    fed: Federation, monkeypatch: pytest.MonkeyPatch, *, guard: bool
+) -> None:
+    """A puppet whose genesis says that it is a simpul would judge, in its own log, whom it likes: it does not even get there."""
+    if not guard:
+        pin = feeds.pin
+        monkeypatch.setattr(feeds, "pin", lambda tx, feed, genesis, _role=0: pin(tx, feed, genesis))
+    second = Author(MemoryLog(), FeedId(SIMPUL.federation, "boneka"), role=entry_pb2.MEMBER_ROLE_SIMPUL)
+    fed.admit(second)
+    tx = fed.node()
+    batch = second.batch(0)
+    if guard:
+        with pytest.raises(VerificationError) as caught:
+            feeds.extend(tx, batch, batch.checkpoint)
+        assert caught.value.reason == Reason.GENESIS_MISMATCH
+    else:
+        assert feeds.extend(tx, batch, batch.checkpoint).added == 1
