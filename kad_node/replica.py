@@ -7,14 +7,16 @@ and what follows from what peers say (forks, the fence).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from kad_node.fence import Fence, FenceState
+from kad_node.store.transaction import micros_now
 from kad_protocol import feed as feeds
 from kad_protocol import order
-from kad_protocol.errors import KadError, Reason, StorageError
+from kad_protocol.errors import KadError, PermissionDeniedError, Reason, StorageError
 from kad_protocol.exchange import refusal_of
 from kad_protocol.names import FeedId
 from kad_protocol.v1 import replication_pb2
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     from kad_node.store.transaction import SqliteTransaction
     from kad_node.witness import Witness
 
-__all__ = ["StoreReplica"]
+__all__ = ["FOREIGN", "StoreReplica"]
 
 log = logging.getLogger(__name__)
 
+#: Entries of one's own feed that came from elsewhere, by the index of the first (local affairs of the store).
+FOREIGN = "foreign"
 _CACHE_BYTES = 8 << 20
 _MAX_CONTENT_REPLY_BYTES = 1536 << 10
 
@@ -52,6 +56,8 @@ class StoreReplica:
         #: This member's part in confirming its simpul; None while it only looks.
         self.witness: Witness | None = None
         self._looking: asyncio.Task[None] | None = None
+        #: Was this feed given up by its owner? In memory; must not wait.
+        self.given_up: Callable[[FeedId], bool] = lambda _: False
 
     async def start(self) -> None:
         """Read what is held, and follow what changes."""
@@ -84,15 +90,18 @@ class StoreReplica:
         return await self._store.read(lambda tx: [_head(tx, feed) for feed in wanted])
 
     async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:
-        """See ``exchange.Replica``."""
-        own_head: replication_pb2.Head | None = None
-        checkable: list[tuple[FeedId, bytes]] = []
-        for head in heads:
-            feed = FeedId.parse(head.feed)
-            if head.checkpoint:
-                checkable.append((feed, head.checkpoint))
-            if feed == self._own:
-                own_head = head
+        """See ``exchange.Replica``.
+
+        Raises:
+            PermissionDeniedError: ``EPOCH_SUPERSEDED``, the peer speaks in the name of an epoch that was given up.
+        """
+        if self.given_up(peer):
+            raise PermissionDeniedError(
+                Reason.EPOCH_SUPERSEDED, f"{peer} was given up by its owner, who goes on with new keys; recover this home", feed=peer
+            )
+        named = {FeedId.parse(head.feed): head for head in heads}
+        own_head = named.get(self._own)
+        checkable = [(feed, head.checkpoint) for feed, head in named.items() if head.checkpoint]
 
         def compare(tx: SqliteTransaction) -> list[tuple[FeedId, KadError]]:
             errors: list[tuple[FeedId, KadError]] = []
@@ -138,7 +147,7 @@ class StoreReplica:
     async def accept(self, peer: FeedId, batches: Sequence[tuple[replication_pb2.Batch, bytes]]) -> list[Answer]:
         """See ``exchange.Replica``: each batch is taken or refused by itself, all that are taken in one transaction."""
         results = await asyncio.gather(
-            *(self._store.write(lambda tx, b=batch, c=note: feeds.extend(tx, b, c)) for batch, note in batches),  # type: ignore[misc]
+            *(self._store.write(lambda tx, b=batch, c=note: self.extend(tx, b, c)) for batch, note in batches),  # type: ignore[misc]
             return_exceptions=True,
         )
         answers: list[Answer] = []
@@ -156,6 +165,18 @@ class StoreReplica:
                 # Our disk failed us, not the peer: the stream ends, and nothing was acknowledged.
                 raise result
         return answers
+
+    def extend(self, tx: SqliteTransaction, batch: replication_pb2.Batch, checkpoint: bytes) -> feeds.Extended:
+        """Take a batch (``feed.extend``). What comes of one's own feed from elsewhere is remembered: this home did not write it."""
+        extended = feeds.extend(tx, batch, checkpoint)
+        if extended.added and extended.feed == self._own:
+            first = extended.size - extended.added
+            tx.put_local(
+                FOREIGN,
+                f"{first:013d}",
+                json.dumps({"count": extended.added, "time": micros_now(), "open": self.fence.state is FenceState.OPEN}).encode(),
+            )
+        return extended
 
     async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
         """See ``exchange.Replica``."""
@@ -243,6 +264,11 @@ class StoreReplica:
     def _told(self, peer: FeedId, size: int) -> None:
         was = self.fence.state
         if self.fence.told(peer, size, self._sizes.get(self._own, 0), len(self._sizes) - 1) and was is FenceState.FENCED:
+            self._on_open()
+
+    def release(self) -> None:
+        """The simpul's log says that our feed goes on with the one before."""
+        if self.fence.release(self._sizes.get(self._own, 0), len(self._sizes) - 1):
             self._on_open()
 
     def _settle(self) -> None:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from kad_node.fence import FenceState
 from kad_protocol import feed as feeds
-from kad_protocol import merkle
+from kad_protocol import keychain, merkle
 from kad_protocol.errors import KadError, PreconditionError, Reason, VerificationError
 from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId
-from kad_protocol.note import Checkpoint, cosign
+from kad_protocol.note import Checkpoint, cosign, only_lines_of
 from kad_protocol.tlog_policy import policy_file
 from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
 from kad_protocol.witness import committee, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kad_node.fence import Fence
     from kad_node.store.sqlite import SqliteStore
     from kad_node.store.transaction import SqliteTransaction
-    from kad_protocol.note import LogSigner
+    from kad_protocol.note import LogKeys, LogSigner
 
 __all__ = ["Confirmed", "Witness", "alarms", "confirmed_checkpoint", "simpul_of", "witnessed_note", "witnessing"]
 
@@ -80,10 +80,13 @@ def witnessed_note(tx: SqliteTransaction, simpul: FeedId) -> tuple[bytes, str]:
     state = tx.feed(simpul)
     if confirmed is None or state is None:
         raise PreconditionError(Reason.NOT_WITNESSED, f"too few members confirm {simpul} so far", feed=simpul)
-    everybody = tx.witnesses(simpul)
+    size = confirmed.checkpoint.size
+    everybody, governance = tx.witnesses(simpul), Governance(tx.affairs(simpul), simpul)
     turn = committee(everybody, max(confirmed.times.values()))
     note = with_cosignatures(confirmed.note, [confirmed.lines[witness] for witness in turn if witness in confirmed.lines])
-    return note, policy_file(feeds.keys_of(state), [witness_keys_of(tx, witness) for witness in turn], quorum(len(turn)))
+    # Keys change; a stranger needs those that signed this checkpoint.
+    witnesses = [_keys(tx, governance, witness, size) for witness in turn]
+    return note, policy_file(keychain.keys_at(tx, simpul, size), witnesses, quorum(len(turn)))
 
 
 def _cosignatures(tx: SqliteTransaction, simpul: FeedId, size: int) -> dict[FeedId, tuple[int, bytes]]:
@@ -130,12 +133,14 @@ class Witness:
     Args:
         store: where the feeds lie.
         own: this member's feed.
-        signer: this member's witness keys.
+        signer: finds this member's private witness keys for public ones.
         fence: nothing is confirmed while this home may be an old copy.
         changed: called on the event loop when there is something new to pass on.
     """
 
-    def __init__(self, store: SqliteStore, own: FeedId, signer: LogSigner, fence: Fence, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, store: SqliteStore, own: FeedId, signer: Callable[[LogKeys], LogSigner], fence: Fence, changed: Callable[[], None]
+    ) -> None:
         self._store = store
         self._own = own
         self._signer = signer
@@ -176,7 +181,8 @@ class Witness:
             newest = tx.witnessed(self._own)
             if state is None or not state.signed_size or (newest and newest[0][0] >= state.signed_size):
                 return False
-            tx.put_witnessed(self._own, state.signed_size, state.checkpoint)
+            keys = keychain.keys_at(tx, self._own, state.signed_size)
+            tx.put_witnessed(self._own, state.signed_size, only_lines_of(state.checkpoint, keys))
             _forget_old(tx, self._own)
             return True
 
@@ -247,26 +253,26 @@ class Witness:
         kept = tx.witnessed(feed)
         if kept and checkpoint.size < kept[-1][0]:
             return False, []
-        tx.put_witnessed(feed, checkpoint.size, item.checkpoint)
+        tx.put_witnessed(feed, checkpoint.size, only_lines_of(item.checkpoint, keychain.keys_at(tx, feed, checkpoint.size)))
         new = all(size != checkpoint.size for size, _ in kept)
         faults: list[KadError] = []
-        everybody = frozenset(tx.witnesses(feed))
+        everybody, governance = frozenset(tx.witnesses(feed)), Governance(tx.affairs(feed), feed)
         known = {witness for witness, _, _ in tx.cosignatures(feed, checkpoint.size)}
         for cosignature in item.cosignatures:
             if cosignature.witness in known:
                 continue
             try:
-                new = _keep(tx, everybody, checkpoint, cosignature) or new
+                new = _keep(tx, governance, everybody, checkpoint, cosignature) or new
             except KadError as error:
                 faults.append(error)
         try:
-            new = self._confirm(tx, everybody, checkpoint) or new
+            new = self._confirm(tx, governance, everybody, checkpoint) or new
         except KadError as error:
             faults.append(error)
         _forget_old(tx, feed)
         return new, faults
 
-    def _confirm(self, tx: SqliteTransaction, everybody: frozenset[FeedId], checkpoint: Checkpoint) -> bool:
+    def _confirm(self, tx: SqliteTransaction, governance: Governance, everybody: frozenset[FeedId], checkpoint: Checkpoint) -> bool:
         """Cosign, if we are a witness and may. The caller has compared the checkpoint with what lies here."""
         feed = FeedId.parse(checkpoint.origin)
         if self._own not in everybody or self._fence.state is not FenceState.OPEN or tx.feed(feed).quarantine:  # type: ignore[union-attr]
@@ -276,9 +282,8 @@ class Witness:
             return False
         if last["size"] > 0 and merkle.root_at(tx.tiles(feed), last["size"]).hex() != last["root"]:
             raise PreconditionError(Reason.FORKED, f"{feed} is not what this node confirmed before", feed=feed, size=last["size"])
-        if witness_keys_of(tx, self._own) != self._signer.public:
-            raise PreconditionError(Reason.KEY_ROTATION_INVALID, "the witness key in this home is not the one that this feed names")
-        lag = Governance(tx.affairs(feed), feed).lag_seconds
+        signer = self._signer(_keys(tx, governance, self._own, checkpoint.size))
+        lag = governance.lag_seconds
         ignored = tx.ignored(feed, int((clock.time() - lag) * 1_000_000), checkpoint.size)
         if ignored:
             # A simpul that does not want to see a revocation cannot go on as if there were none: nobody who knows of it confirms it.
@@ -289,17 +294,28 @@ class Witness:
                 ignored=ignored[0],
             )
         now = int(clock.time())
-        lines = "".join(str(line) for line in cosign(checkpoint, self._signer, now)).encode()
+        lines = "".join(str(line) for line in cosign(checkpoint, signer, now)).encode()
         tx.put_local(_KIND, feed.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())
         return tx.put_cosignature(feed, checkpoint.size, self._own.origin, now, lines)
 
 
-def _keep(tx: SqliteTransaction, everybody: frozenset[FeedId], checkpoint: Checkpoint, given: replication_pb2.Cosignature) -> bool:
+def _keep(
+    tx: SqliteTransaction,
+    governance: Governance,
+    everybody: frozenset[FeedId],
+    checkpoint: Checkpoint,
+    given: replication_pb2.Cosignature,
+) -> bool:
     witness = FeedId.parse(given.witness)
     if witness not in everybody:
         raise VerificationError(Reason.NOT_A_WITNESS, f"{witness} is not a full member of this federation", witness=witness)
-    found = read_cosignature(checkpoint.text, given.lines, witness_keys_of(tx, witness))
+    found = read_cosignature(checkpoint.text, given.lines, _keys(tx, governance, witness, checkpoint.size))
     return tx.put_cosignature(FeedId.parse(checkpoint.origin), checkpoint.size, witness.origin, found.time, given.lines)
+
+
+def _keys(tx: SqliteTransaction, governance: Governance, witness: FeedId, size: int) -> LogKeys:
+    """The keys with which a witness confirms a checkpoint; before the log has observed any, those that its own feed names."""
+    return governance.witness_keys(witness, size) or witness_keys_of(tx, witness)
 
 
 def _forget_old(tx: SqliteTransaction, feed: FeedId) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from kad_protocol.note import LogKeys
+
 __all__ = [
     "FOUNDING_RULES",
     "LONGEST_MANDATE_DAYS",
@@ -139,10 +141,11 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A feed was given up by its owner; what it holds beyond ``good_size`` is void."""
+    """A feed was given up by its owner; what it holds beyond ``good_size`` is void, and ``heir`` goes on with the rest."""
 
     feed: FeedId
     good_size: int
+    heir: FeedId
 
 
 Effect = Pinned | Standing | Withdrawn | Released | Superseded
@@ -264,6 +267,10 @@ class Governance:
     def _full(self) -> list[governance_pb2.FederationMember]:
         return [member for member in self.members() if _votes(member)]
 
+    def _holders(self) -> list[str]:
+        """Feeds of full members, of all epochs: whoever began anew keeps its office."""
+        return [feed for member in self._full() for feed in (member.feed, *(former.feed for former in member.former))]
+
     def mandate(self, ref: entry_pb2.MandateRef) -> governance_pb2.GrantedMandate | None:
         """See ``authority.Facts``."""
         key = self._items.get("mandate-place", f"{ref.feed} {ref.index}")
@@ -365,6 +372,19 @@ class Governance:
         member = self.member(self.name_of(feed))
         return member.observed_size if member is not None and member.feed == feed.origin and member.state != _APPLIED else None
 
+    def witness_keys(self, feed: FeedId, size: int) -> LogKeys | None:
+        """The keys with which a member confirms a checkpoint of so many entries of this log: those that the log has observed before.
+
+        So everybody who holds these entries knows them, whatever else of that member has arrived, and a change of keys is a change
+        at one place for all. None while the log has observed no keys of that member.
+        """
+        member = self.member(self.name_of(feed))
+        if member is None or member.feed != feed.origin or not member.HasField("witness_keys"):
+            return None
+        early = size <= member.witness_position and member.HasField("former_witness_keys")
+        keys = member.former_witness_keys if early else member.witness_keys
+        return log_keys_of(feed.origin, keys.SerializeToString())
+
     def observe(self, feed: FeedId, size: int) -> None:
         """So much is observed now."""
         member = self.member(self.name_of(feed))
@@ -387,8 +407,10 @@ class Governance:
         if _same_member(feed.origin, self._simpul) or len(entry.genesis) != 32:  # noqa: PLR2004 - SHA-256
             raise Refused(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
         member = self.member(self.name_of(feed))
+        if member is not None and any(former.feed == feed.origin for former in member.former):
+            raise Refused(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
         if entry.HasField("recovery"):
-            self._recover(position, feed, entry, member, root_of)
+            self._recover(position, feed, entry, root_of)
         elif entry.state == _APPLIED:
             self._apply(position, feed, entry, member)
         elif entry.state == _ACTIVE and (member is None or member.state in (_APPLIED, _LEFT)):
@@ -457,20 +479,20 @@ class Governance:
         fresh.time.CopyFrom(self.head.time)
         self._keep_member(fresh)
 
-    def _recover(  # noqa: C901 - one rule after the other
-        self,
-        position: int,
-        feed: FeedId,
-        entry: entry_pb2.Membership,
-        member: governance_pb2.FederationMember | None,
-        root_of: Callable[[FeedId, int], bytes | None],
-    ) -> None:
-        """The owner of a feed begins it anew; only the recovery keys, to which its genesis commits, can say so."""
+    def check_recovery(
+        self, feed: FeedId, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]
+    ) -> entry_pb2.RecoveryStatement | None:
+        """Check whether an entry proves that the owner of a feed begins it anew; what its recovery keys say, None if that has been done.
+
+        Raises:
+            Refused: ``RECOVERY_INVALID``.
+        """
+        member = self.member(self.name_of(feed))
+        if member is not None and member.feed == feed.origin and member.genesis == entry.genesis:
+            return None
         if member is None or member.state == _APPLIED or not member.recovery_digest:
             raise Refused(Reason.RECOVERY_INVALID, f"{feed} recovers a feed that is no member's")
         old, recovery = FeedId.parse(member.feed), entry.recovery
-        if old == feed and member.genesis == entry.genesis:
-            return
         try:
             keys = log_keys_of(old.origin, recovery.recovery_keys.SerializeToString())
             if recovery_digest(keys) != member.recovery_digest:
@@ -488,25 +510,52 @@ class Governance:
         )
         if not fits or root_of(old, said.last_good_size) != said.last_good_root:
             raise Refused(Reason.RECOVERY_INVALID, f"the recovery of {old} does not fit what was observed of it")
+        return said
+
+    def state_after_recovery(self, member: governance_pb2.FederationMember, last_good_size: int) -> entry_pb2.MembershipState.ValueType:
+        """Where a member stands once it has begun anew: as before, and a departure that a thief declared has not been."""
+        undone = member.state == _LEFT and member.departure_index >= last_good_size and member.state_before
+        return member.state_before if undone else member.state
+
+    def _recover(self, position: int, feed: FeedId, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]) -> None:
+        """The owner of a feed begins it anew; only the recovery keys, to which its genesis commits, can say so."""
+        said = self.check_recovery(feed, entry, root_of)
+        member = self.member(self.name_of(feed))
+        if said is None or member is None:
+            return
+        old = FeedId.parse(said.feed)
+        self._undo_beyond(position, member, old, said.last_good_size)
+        member.state = self.state_after_recovery(member, said.last_good_size)
+        member.former.append(governance_pb2.FederationMember.FormerEpoch(feed=old.origin, good_size=said.last_good_size))
+        member.feed, member.genesis, member.observed_size, member.position = feed.origin, entry.genesis, 0, position
+        for field in ("recovery_digest", "witness_keys", "witness_position", "former_witness_keys", "departure_index", "state_before"):
+            # The log knows nothing of the new feed yet, not even its keys.
+            member.ClearField(field)
+        member.time.CopyFrom(self.head.time)
+        self._keep_member(member)
+        self.effects += [Pinned(feed, entry.genesis), Superseded(old, said.last_good_size, feed)]
+        self.effects += [Standing(old, _LEFT, member.category), Standing(feed, member.state, member.category)]
+
+    def _undo_beyond(self, position: int, member: governance_pb2.FederationMember, old: FeedId, good_size: int) -> None:
+        """What a thief decided and others have not built upon yet is undone. What was closed or revoked stays so."""
         for granted in self.mandates(member.name):
-            if granted.ref.feed == old.origin and granted.ref.index >= said.last_good_size and not granted.end_position:
+            if granted.ref.feed == old.origin and granted.ref.index >= good_size and not granted.end_position:
                 self._end_mandate(granted, position)
         for decision in self._open():
             # What a thief voted or proposed and nobody has closed yet does not count; the owner votes again.
-            kept = [vote for vote in decision.votes if vote.feed != old.origin or vote.index < said.last_good_size]
-            if decision.proposer == old.origin and decision.index >= said.last_good_size:
+            kept = [vote for vote in decision.votes if vote.feed != old.origin or vote.index < good_size]
+            if decision.proposer == old.origin and decision.index >= good_size:
                 self._end_decision(decision, position, _Decision.STATE_REJECTED, "EPOCH_SUPERSEDED")
             elif len(kept) != len(decision.votes):
                 del decision.votes[:]
                 decision.votes.extend(kept)
                 self._keep_decision(decision)
-        member.former.append(governance_pb2.FederationMember.FormerEpoch(feed=old.origin, good_size=said.last_good_size))
-        member.feed, member.genesis, member.observed_size, member.position = feed.origin, entry.genesis, 0, position
-        member.ClearField("recovery_digest")
-        member.time.CopyFrom(self.head.time)
-        self._keep_member(member)
-        self.effects += [Superseded(old, said.last_good_size), Standing(old, _LEFT, member.category), Pinned(feed, entry.genesis)]
-        self.effects.append(Standing(feed, member.state, member.category))
+        for key, value in self._items.all("endorsed", f"{member.name} "):
+            origin, _, index = value.decode().partition(" ")
+            candidate = self.member(key.partition(" ")[2])
+            if origin == old.origin and int(index) >= good_size and candidate is not None and member.name in candidate.endorsements:
+                candidate.endorsements.remove(member.name)
+                self._keep_member(candidate)
 
     def finality(self, note: bytes, root_of: Callable[[FeedId, int], bytes | None]) -> None:
         """The simpul shows the quorum that it got.
@@ -523,12 +572,14 @@ class Governance:
             raise Refused(Reason.FINALITY_INVALID, "the note is not of an earlier place of this log")
         if root_of(self._simpul, checkpoint.size) != checkpoint.root:
             raise Refused(Reason.FINALITY_INVALID, "the note is of another history than this log")
-        everybody = [member for member in self._full() if member.HasField("witness_keys")]
         times: dict[FeedId, int] = {}
-        for member in everybody:
+        for member in self._full():
             feed = FeedId.parse(member.feed)
+            keys = self.witness_keys(feed, checkpoint.size)
+            if keys is None:
+                continue
             try:
-                times[feed] = verify_cosignatures(parsed, log_keys_of(feed.origin, member.witness_keys.SerializeToString())).time
+                times[feed] = verify_cosignatures(parsed, keys).time
             except VerificationError as error:
                 if error.reason != Reason.SIGNATURE_MISSING:
                     raise Refused(Reason.FINALITY_INVALID, f"a cosignature of {member.name} does not verify") from error
@@ -625,10 +676,14 @@ class Governance:
         match body:
             case "genesis":
                 member.witness_keys.CopyFrom(entry.genesis.witness_keys)
+                member.witness_position = position
                 member.recovery_digest = entry.genesis.recovery_digest
                 self._keep_member(member)
             case "key_rotation":
+                if member.witness_position < position:
+                    member.former_witness_keys.CopyFrom(member.witness_keys)
                 member.witness_keys.CopyFrom(entry.key_rotation.witness_keys)
+                member.witness_position = position
                 self._keep_member(member)
             case "mandate":
                 self._grant(member, feed, index, leaf, entry.mandate, position)
@@ -637,13 +692,13 @@ class Governance:
             case "veto":
                 self._veto(member, entry.veto)
             case "endorsement":
-                self._endorse(member, entry.endorsement)
+                self._endorse(member, feed, index, entry.endorsement)
             case "proposal":
                 self._propose(member, feed, index, leaf, entry.proposal, position)
             case "vote":
                 self._vote(member, feed, index, entry.vote, position)
             case "departure":
-                self._depart(member, feed, position)
+                self._depart(member, feed, index, position)
             case _:
                 raise Refused(Reason.ENTRY_NOT_AVAILABLE_TO_ROLE, "only a simpul writes such an entry")
 
@@ -728,7 +783,7 @@ class Governance:
             return
         self._void(performed, Reason.ACT_VETOED)
 
-    def _endorse(self, member: governance_pb2.FederationMember, endorsement: entry_pb2.Endorsement) -> None:
+    def _endorse(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, endorsement: entry_pb2.Endorsement) -> None:
         if not _votes(member):
             raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
         candidate = self.member(self.name_of(_feed(endorsement.feed)))
@@ -737,12 +792,14 @@ class Governance:
         if member.name in candidate.endorsements:
             raise Refused(Reason.ENDORSEMENT_REPEATED, f"{member.name} has endorsed {candidate.name} before")
         candidate.endorsements.append(member.name)
+        self._items.put("endorsed", f"{member.name} {candidate.name}", f"{feed.origin} {index}".encode())
         self._keep_member(candidate)
 
-    def _depart(self, member: governance_pb2.FederationMember, feed: FeedId, position: int) -> None:
+    def _depart(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, position: int) -> None:
         for granted in self.mandates(member.name):
             if not granted.end_position:
                 self._end_mandate(granted, position)
+        member.departure_index, member.state_before = index, member.state
         member.state, member.position = _LEFT, position
         member.time.CopyFrom(self.head.time)
         self._keep_member(member)
@@ -770,7 +827,7 @@ class Governance:
             if wrong:
                 raise Refused(Reason.PROPOSAL_INVALID, f"the proposal cannot be: {why}")
         if matter == "charter":
-            check_charter(proposal.charter, self.charter, [member.feed for member in self._full()])
+            check_charter(proposal.charter, self.charter, self._holders())
         elif matter == "standing":
             member = self.member(self.name_of(_feed(proposal.standing.feed)))
             if member is None or {member.state, proposal.standing.state} != {_ACTIVE, _SUSPENDED}:
@@ -846,7 +903,7 @@ class Governance:
             if not rules.version and decision.yes != decision.eligible:
                 return "FIRST_CHARTER_NEEDS_ALL"
             try:
-                check_charter(fresh, rules, [member.feed for member in self._full()])
+                check_charter(fresh, rules, self._holders())
             except Refused:
                 return "CHARTER_INVALID"
         voted = decision.yes + decision.no + decision.abstain

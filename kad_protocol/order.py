@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kad_protocol.governance import Effect, Items
-    from kad_protocol.store import StoredEntry
+    from kad_protocol.store import LogTransaction, StoredEntry
 
-__all__ = ["OrderTransaction", "advance", "content_arrived"]
+__all__ = ["OrderTransaction", "advance", "content_arrived", "root_of"]
 
 _CHUNK = 256
 
@@ -72,8 +72,14 @@ class OrderTransaction(FoldTransaction, Protocol):
     def release_submissions(self, feed: FeedId) -> None:
         """What waits for review waits no longer."""
 
-    def void_beyond(self, feed: FeedId, size: int) -> None:
-        """Records of a feed that was given up, beyond what stays good, are not shown any more."""
+    def supersede(self, feed: FeedId, good_size: int, heir: FeedId, time: int) -> None:
+        """A feed was given up, at a time: what its entries beyond ``good_size`` did is undone, the rest goes over to ``heir``."""
+
+    def heir(self, feed: FeedId) -> FeedId:
+        """The feed that goes on with what this one held; itself, if it was not given up."""
+
+    def put_admission(self, simpul: FeedId, index: int, feed: FeedId) -> None:
+        """The simpul named the genesis of a feed."""
 
 
 class _Waits(Exception):  # noqa: N818 - an answer, not a fault
@@ -87,11 +93,17 @@ class _Waits(Exception):  # noqa: N818 - an answer, not a fault
 
 def advance(tx: OrderTransaction, limit: int) -> int:
     """Fold and judge up to ``limit`` entries; a result below ``limit`` means that nothing is left that could be done now."""
-    done = fold.advance(tx, limit)
-    for simpul in tx.unjudged():
-        if done >= limit:
+    done = 0
+    while done < limit:
+        folded, judged = fold.advance(tx, limit - done), 0
+        for simpul in tx.unjudged():
+            if done + folded + judged >= limit:
+                break
+            judged += _advance_one(tx, simpul, limit - done - folded - judged)
+        done += folded + judged
+        if not judged:
+            # Judging may let a feed be folded that had to wait for it; without it there is nothing new to fold.
             break
-        done += _advance_one(tx, simpul, limit - done)
     return done
 
 
@@ -115,6 +127,14 @@ def _advance_one(tx: OrderTransaction, simpul: FeedId, limit: int) -> int:
         governance.save()
         tx.set_judged(simpul, position)
     return done
+
+
+def root_of(tx: LogTransaction, feed: FeedId, size: int) -> bytes | None:
+    """The root of a feed at a size, None if that is not here."""
+    state = tx.feed(feed)
+    if state is None or not 1 <= size <= state.size:
+        return None
+    return state.root if size == state.size else merkle.root_at(tx.tiles(feed), size)
 
 
 class _Step:
@@ -162,10 +182,7 @@ class _Step:
                 raise Refused(Reason.MANDATE_INVALID, "nobody mandates itself")
 
     def _root_of(self, feed: FeedId, size: int) -> bytes | None:
-        state = self._tx.feed(feed)
-        if state is None or not 1 <= size <= state.size:
-            return None
-        return state.root if size == state.size else merkle.root_at(self._tx.tiles(feed), size)
+        return root_of(self._tx, feed, size)
 
     # Observations.
 
@@ -197,6 +214,8 @@ class _Step:
             raise Refused(Reason.OBSERVATION_WENT_BACK, f"{feed} was observed to {known} before, now to {observation.size}")
         for index in self._tx.authority_entries(feed, known, observation.size):
             self._take(feed, index)
+        # It may have been folded before the feed was known here.
+        self._tx.put_observation(self._simpul, self._stored.index, feed, observation.size, observation.root)
         name = governance.name_of(feed)
         kinds = [kind for kind in content_pb2.RecordKind.values() if kind and governance.curated(name, kind)]
         self._tx.put_submissions(feed, known, observation.size, kinds)
@@ -254,7 +273,7 @@ class _Step:
             owner = FeedId.parse(act.on_behalf_of)
         except KadError:
             return None
-        return owner if self._tx.feed(owner) is not None else None
+        return self._tx.heir(owner) if self._tx.feed(owner) is not None else None
 
     def _effect(self, entry: entry_pb2.Entry, owner: FeedId | None) -> None:
         act = entry.act
@@ -304,13 +323,14 @@ class _Step:
             case Pinned(feed, genesis):
                 # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
                 feeds.pin(self._tx, feed, genesis)
+                self._tx.put_admission(self._simpul, self._stored.index, feed)
             case Standing(feed, state, category):
                 self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)
             case Released(feed):
                 self._tx.release_submissions(feed)
-            case Superseded(feed, good_size):
+            case Superseded(feed, good_size, heir):
                 feeds.quarantine(self._tx, feed, Reason.EPOCH_SUPERSEDED)
-                self._tx.void_beyond(feed, good_size)
+                self._tx.supersede(feed, good_size, heir, self._governance.time)
             case Withdrawn(performed, reason):
                 act = performed.act
                 owner = self._owner(act)
@@ -373,9 +393,9 @@ def _act_content_arrived(tx: OrderTransaction, simpul: FeedId, stored: StoredEnt
     except Refused as error:
         governance.refuse(performed, error.reason, str(error))
         if act.WhichOneof("deed") == "publication":
-            tx.withdraw_hosted(FeedId.parse(act.on_behalf_of), simpul, act.publication.record, error.reason.value, time_of(entry))
+            tx.withdraw_hosted(tx.heir(FeedId.parse(act.on_behalf_of)), simpul, act.publication.record, error.reason.value, time_of(entry))
         return Problem(error.reason, str(error))
     if act.WhichOneof("deed") == "publication":
         content = contents.parse_content(contents.split(stored.content)[1])
-        tx.put_content(FeedId.parse(act.on_behalf_of), stored.index, act.publication, content, simpul)
+        tx.put_content(tx.heir(FeedId.parse(act.on_behalf_of)), stored.index, act.publication, content, simpul)
     return None

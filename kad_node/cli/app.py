@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from kad_node import config as configuration
 from kad_node import logs
-from kad_node.cli import affairs, setup, show
+from kad_node.cli import affairs, keys, setup, show
 from kad_node.cli import doctor as examination
 from kad_node.cli.common import Context, Group, as_json, command_of, common, completion, err, json_option, out, print_json, run
 from kad_node.config import NodeConfig
@@ -442,6 +442,18 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
             "OBSERVATION_LAGGING": _("the simpul does not observe what this forum decided; it is not confirmed while that lasts"),
             "EPOCH_SUPERSEDED": _("given up by its owner, who goes on with new keys"),
         }
+        if alarm.feed == me.feed:
+            words_of |= {
+                "KEY_USED_ELSEWHERE": _(
+                    "entries were signed with this forum's key, and not by this home. If you restored a backup, say `kad-node keys accept`; if not, somebody else has the key: stop the node and run `kad-node recover`"
+                ),
+                "FORKED": _(
+                    "this forum's key has signed two histories: a second copy of this home runs, or somebody has the key. Stop the node and run `kad-node recover`"
+                ),
+                "EPOCH_SUPERSEDED": _(
+                    "this home's key epoch is over: its owner went on with new keys elsewhere, or `kad-node recover` was interrupted here and must be run again"
+                ),
+            }
         out.print(f"[red]! {alarm.reason}[/] {alarm.feed}: {words_of.get(alarm.reason, '')}")
     if state.queued:
         out.print(f"[yellow]{state.queued}[/] {_('changes wait to be signed')}")
@@ -698,3 +710,5 @@ app.add_command(completion("kad-node"))
 _mandates = affairs.mandate_group(app)
 affairs.add_reading(app, _mandates)
 affairs.add_writing(app, _mandates)
+keys.add_keys(app, "kad-node")
+keys.add_recover(app)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from kad_node.fence import FenceState
 from kad_node.service.directory import describe
+from kad_node.service.keys import own_alarms
 from kad_node.witness import alarms, simpul_of, witnessing
 from kad_protocol import feed as feeds
 from kad_protocol import merkle
@@ -64,7 +65,7 @@ class Status:
                 problems=[node_pb2.ReasonCount(reason=reason, count=count) for reason, count in counts.items()],
                 home=str(node.home.path),
                 witnessing=witnessing(tx, simpul) if simpul is not None else None,
-                alarms=alarms(tx, simpul),
+                alarms=[*own_alarms(tx, node.own), *alarms(tx, simpul)],
             )
 
         response = await node.store.read(read)

@@ -270,6 +270,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A function that nobody can hand up."""
     ERROR_REASON_MANDATE_OVERLAPS: _ErrorReason.ValueType  # 121
     """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
+    ERROR_REASON_KEY_USED_ELSEWHERE: _ErrorReason.ValueType  # 140
+    """This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -518,4 +520,6 @@ ERROR_REASON_FUNCTION_UNKNOWN: ErrorReason.ValueType  # 120
 """A function that nobody can hand up."""
 ERROR_REASON_MANDATE_OVERLAPS: ErrorReason.ValueType  # 121
 """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
+ERROR_REASON_KEY_USED_ELSEWHERE: ErrorReason.ValueType  # 140
+"""This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
