@@ -15,7 +15,7 @@ from kad_protocol import feed as feeds
 from kad_protocol import merkle
 from kad_protocol.entry import genesis_entry, key_set, new_entry
 from kad_protocol.feed import Draft
-from kad_protocol.keys import MemberKeys
+from kad_protocol.keys import MemberKeys, RecoveryKeys
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.v1 import content_pb2, entry_pb2, replication_pb2
 
@@ -68,12 +68,13 @@ class Author:
     keys: MemberKeys = field(default_factory=MemberKeys.generate)
     signers: dict[LogKeys, LogSigner] = field(default_factory=dict)
     role: entry_pb2.MemberRole.ValueType = entry_pb2.MEMBER_ROLE_FORUM
+    recovery: RecoveryKeys = field(default_factory=RecoveryKeys.generate)
 
     def __post_init__(self) -> None:
         signer = self.keys.log_signer(self.feed.origin)
         self.signers[signer.public] = signer
         witness = self.keys.witness_signer(self.feed.origin).public
-        genesis = genesis_entry(self.feed, signer.public, witness, bytes(32), self.role, 1_000_000)
+        genesis = genesis_entry(self.feed, signer.public, witness, self.recovery.public_digest, self.role, 1_000_000)
         self.genesis = merkle.leaf_hash(genesis.SerializeToString())
         feeds.pin(self.log, self.feed, self.genesis)
         self.write([Draft(genesis)])
