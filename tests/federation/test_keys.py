@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -16,10 +18,7 @@ from kad_protocol.errors import Reason
 from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import node_pb2, records_pb2
 from tests.federation.harness import PRACTICE, Federation, Member, command, environment, until
-from tests.federation.test_witness import all_confirmed
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.federation.test_witness import all_confirmed, kad
 
 pytestmark = pytest.mark.federation
 
@@ -75,6 +74,11 @@ async def status(member: Member) -> node_pb2.GetStatusResponse:
         return await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=20)
 
 
+async def problems(member: Member) -> dict[str, int]:
+    """What was refused or has no effect, counted by reason."""
+    return {problem.reason: problem.count for problem in (await status(member)).problems}
+
+
 async def observed(member: Member, of: Member) -> bool:
     """Has the simpul observed everything of a member, as far as another knows?"""
     me = getattr(await status(of), "self")  # noqa: B009
@@ -99,6 +103,8 @@ async def test_a_member_changes_its_keys_with_and_without_its_daemon(federation:
     before = publish(first, "Sebelum")
     old = keys(first)
     await open_to_sign(first)
+    await until(lambda: all_confirmed(nodes[1], 3), "all confirm")
+    problems_before = await problems(nodes[1])
     rotated = json.loads(first.run("keys", "rotate", "--json"))
     assert rotated["rotations"] == 1
     assert {rotated["log_keys"]["fingerprint"], rotated["witness_keys"]["fingerprint"]}.isdisjoint(
@@ -109,7 +115,7 @@ async def test_a_member_changes_its_keys_with_and_without_its_daemon(federation:
         await holds(node, before, after)
     # It confirms with its new keys, and everybody counts that.
     await until(lambda: all_confirmed(nodes[1], 3), "all confirm, one with new keys")
-    assert not (await status(nodes[1])).problems
+    assert await problems(nodes[1]) == problems_before
 
     # Without a daemon it waits for the fence, and survives; the certificate is renewed by the keys of the day.
     await first.stop()
@@ -131,6 +137,7 @@ async def test_the_simpul_changes_its_keys_and_everybody_follows(federation: Fed
     record_name = publish(nodes[0])
     await until(lambda: all_confirmed(nodes[1], 3), "all confirm")
     simpul = federation.simpul
+    before = [await problems(member) for member in (*nodes, simpul)]
     # Everything at once: those who are away meet the change later.
     await nodes[2].stop()
     rotated = json.loads(simpul.run("keys", "rotate", "--json"))
@@ -141,20 +148,13 @@ async def test_the_simpul_changes_its_keys_and_everybody_follows(federation: Fed
     await holds(nodes[2], record_name, later)
     for member in (*nodes, simpul):
         await until(lambda m=member: all_confirmed(m, 3), f"{member.name} sees that all confirm the new keys")
-        assert not (await status(member)).problems, member.name
+    assert [await problems(member) for member in (*nodes, simpul)] == before, "nothing that anybody said was refused"
     # What strangers see goes along.
     policy, proof = federation.folder / "jejaring.policy", federation.folder / "praktik.tlog-proof"
     policy.write_text(nodes[1].run("policy"))
     for name in (record_name, later):
         proof.write_text(nodes[2].run("proof", name))
-        code = "from kad_simpul.cli.kad import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", code, "verify", str(proof), "--policy", str(policy), "--json"],
-            capture_output=True,
-            text=True,
-            env=environment(),
-            check=False,
-        )
+        done = kad("verify", str(proof), "--policy", str(policy), "--json")
         assert done.returncode == 0, done.stderr
     # Newcomers follow the whole chain, and a restart finds the right secret.
     await simpul.stop()
@@ -172,7 +172,7 @@ async def steal(member: Member, federation: Federation) -> Member:
     return thief
 
 
-async def test_a_stolen_key_is_worth_nothing_after_recovery(federation: Federation) -> None:
+async def test_a_stolen_key_is_worth_nothing_after_recovery(federation: Federation) -> None:  # noqa: PLR0915 - one story
     victim, code = await join(federation, "forum-a")
     others = [(await join(federation, forum))[0] for forum in PEER]
     good, revised = publish(victim, "Baik"), publish(victim, "Akan diubah pencuri")
@@ -285,3 +285,184 @@ async def version_of(member: Member, name: str, version: int) -> bool:
 def votes(member: Member, number: str) -> list[tuple[str, str]]:
     (found,) = [d for d in member.json("decisions") if d["name"].endswith(number)]
     return [(vote["member"], vote["choice"]) for vote in found.get("votes", [])]
+
+
+# Lost machines.
+
+
+def dying(member: Member, step: str, *arguments: str, stdin: str, **more: str) -> None:
+    """Run a command of `kad-node` that dies, as if by kill -9, when it comes to a step."""
+    module, _, name = step.rpartition(".")
+    owner, _, attribute = module.partition(":")
+    code = f"""
+import importlib, os, sys
+module = importlib.import_module({owner!r})
+target = getattr(module, {attribute!r}) if {attribute!r} else module
+setattr(target, {name!r}, lambda *a, **k: os._exit(9))
+from kad_node.messages import set_language
+set_language([], os.environ)
+from kad_node.cli.app import app
+app(["--home", {str(member.home.path)!r}, *{list(arguments)!r}])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=stdin, capture_output=True, text=True, env=environment(**more), check=False, timeout=60
+    )
+    assert done.returncode == 9, (step, done.stdout, done.stderr)
+
+
+#: Where a recovery may die: before the simpul hears of it, after it has answered, before and after each thing that follows.
+STEPS = (
+    "kad_node.recovery.send",
+    "kad_node.enrolment._enrolled",
+    "kad_node.home:Home.save_channel",
+    "kad_node.cli.keys._write_config",
+    "kad_node.recovery.forget",
+)
+
+
+async def test_a_lost_machine_is_replaced_whatever_interrupts_it(federation: Federation) -> None:
+    lost, code = await join(federation, "forum-a")
+    other, foreign_code = await join(federation, "forum-b")
+    old = publish(lost, "Dari mesin lama")
+    await holds(other, old)
+    await until(lambda: observed(other, lost), "all is observed")
+    size = getattr(await status(lost), "self").size  # noqa: B009
+    await lost.stop(signal.SIGKILL)
+    shutil.rmtree(lost.home.path)
+
+    simpul = json.loads(federation.simpul.run("keys", "show", "--json"))
+    where = ("--forum", "forum-a", "--simpul", simpul["enrolment_address"], "--fingerprint", simpul["authority_key_digest"])
+    fresh = federation.nodes["forum-a"] = Member("kad_node", "forum-a", federation.folder / "baru")
+    sealed = {"KAD_PASSPHRASE": "rahasia sekali"}
+    begin = ("recover", *where, "--code-file", "-", "--yes")
+    # Not with another code, nor with a typing error, nor at a simpul that is another one.
+    assert "not the recovery code" in fails(fresh, *begin, stdin=foreign_code, **sealed)
+    assert "typing error" in fails(fresh, *begin, stdin=code[:-1] + ("0" if code[-1] != "0" else "1"), **sealed)
+    wrong = ("recover", *where[:-1], "0" * 64, "--code-file", "-", "--yes")
+    assert "not the simpul" in fails(fresh, *wrong, stdin=code, **sealed)
+    assert "observed" in fails(fresh, *begin, "--last-good", str(size + 1), stdin=code, **sealed)
+    assert command("kad_node", fresh.home.path, *begin[:-1], "--json", stdin=code, **sealed).returncode == 2
+    assert not list((fresh.home.path / "keys").iterdir())
+
+    for step in STEPS:
+        dying(fresh, step, *begin, stdin=code, **sealed)
+    done = command("kad_node", fresh.home.path, *begin, "--json", stdin=code, **sealed)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["last_good_size"] == size
+    assert "Recovery code" not in done.stderr, "the new code was shown at the first attempt, before anything was final"
+    assert len(list((fresh.home.path / "keys").iterdir())) == 1
+    assert b'"secret"' not in (fresh.home.path / "keys" / "epoch-1.key").read_bytes(), "sealed"
+    members = [m for m in federation.simpul.json("members") if m["name"] == "forums/forum-a"]
+    assert [m["feed"].rpartition("/")[2] for m in members] == ["e1"]
+    assert len(members[0]["former"]) == 1, "one epoch, however often it was asked for"
+
+    # Everything is back, and goes on.
+    await fresh.start(**sealed)
+    await holds(fresh, old)
+    await open_to_sign(fresh)
+    fresh.run("revise", old, "-", stdin=json.dumps(PRACTICE | {"title": "Dari mesin baru"}))
+    new = publish(fresh, "Baru")
+    await holds(other, old, new)
+    await until(lambda: version_of(other, old, 2), "the second version")
+    await until(lambda: all_confirmed(other, 2), "it is a witness again")
+    # New keys rotate, too, and the certificate is renewed by them.
+    assert json.loads(fresh.run("keys", "rotate", "--json"))["rotations"] == 1
+    await fresh.stop()
+    (fresh.home.path / "channel" / "identity.pem").unlink()
+    await fresh.start(**sealed)
+    await holds(other, publish(fresh, "Setelah pergantian"))
+    assert "proof" in kad("verify", "--help").stdout
+    proof = federation.folder / "lama.tlog-proof"
+    await until(lambda: all_confirmed(other, 2), "confirmed")
+    for version in ("1", "2"):
+        proof.write_text(other.run("proof", old, "--version", version))
+        verified = kad("verify", str(proof), "--json")
+        assert verified.returncode == 0, verified.stderr
+        assert json.loads(verified.stdout)["version"] == int(version)
+
+
+async def test_two_histories_of_one_key_end_in_a_new_epoch(federation: Federation) -> None:
+    victim, code = await join(federation, "forum-a")
+    other, _ = await join(federation, "forum-b")
+    good = publish(victim, "Baik")
+    await holds(other, good)
+    await until(lambda: observed(other, victim), "all is observed")
+    size = int(getattr(await status(victim), "self").size)  # noqa: B009
+    thief = await steal(victim, federation)
+    # Both sign the same place while nobody sees it.
+    await thief.start()
+    await open_to_sign(thief)
+    await federation.simpul.stop()
+    mine = publish(victim, "Asli")
+    await victim.stop()
+    forged = publish(thief, "Palsu")
+    await federation.simpul.start()
+    await holds(other, good, forged)
+    await victim.start()
+
+    async def forked() -> bool:
+        return (await status(victim)).append_state == node_pb2.APPEND_STATE_FORKED
+
+    await until(forked, "the fork shows")
+    assert "kad-node recover" in victim.run("status")
+    await victim.stop()
+    done = command("kad_node", victim.home.path, "recover", "--code-file", "-", "--yes", stdin=code)
+    code_in(done)
+    assert f"first {size} entries stay good" in done.stdout
+    assert re.search(rf"{mine.rpartition('/')[2]}, version 1 +only on this machine", done.stdout), done.stdout
+    assert forged.rpartition("/")[2] in done.stdout
+    await victim.start()
+    await open_to_sign(victim)
+    again = publish(victim, "Asli, sekali lagi")
+    for member in (other, federation.simpul, victim):
+        await holds(member, good, again)
+        await until(lambda m=member: gone(m, forged), "the forgery is void")
+        assert [alarm.reason for alarm in (await status(member)).alarms] == ["EPOCH_SUPERSEDED"]
+    await until(lambda: all_confirmed(other, 2), "it confirms again")
+
+
+async def test_a_change_of_keys_survives_being_killed_at_any_moment(federation: Federation) -> None:
+    node, _ = await join(federation, "forum-a")
+    other, _ = await join(federation, "forum-b")
+    await until(lambda: all_confirmed(other, 2), "both confirm")
+    before = await problems(other)
+    choose = random.Random()
+    published: list[str] = []
+    # Certain places: the secret is durable and the entry is not there.
+    await open_to_sign(node)
+    await node.stop()
+    dying(node, "kad_node.node.put", "keys", "rotate", stdin="")
+    assert len(list((node.home.path / "keys").iterdir())) == 2
+    # And any place, under load.
+    for _ in range(4):
+        await node.start()
+        await open_to_sign(node)
+        published.append(publish(node))
+        program = [sys.executable, "-m", "kad_node", "--home", str(node.home.path)]
+        writer = subprocess.Popen(
+            [*program, "publish", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
+        )
+        rotating = subprocess.Popen(
+            [*program, "keys", "rotate", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
+        )
+        secrets = len(list((node.home.path / "keys").iterdir()))
+        if choose.random() < 0.75:
+            await until(
+                lambda n=secrets, p=rotating: len(list((node.home.path / "keys").iterdir())) > n or p.poll() is not None, "a secret"
+            )
+        await node.stop(signal.SIGKILL)
+        for process, data in ((writer, json.dumps(PRACTICE).encode()), (rotating, None)):
+            printed, _errors = process.communicate(data, timeout=60)
+            if process is writer and process.returncode == 0:
+                published.append(printed.decode().strip())
+    await node.start()
+    await open_to_sign(node)
+    published.append(publish(node, "Akhir"))
+    await holds(other, *published)
+    mine = keys(node)
+    await until(lambda: all_confirmed(other, 2), "both confirm")
+    async with other.client() as kad_other:
+        shown = await kad_other.keys.GetKeys(node_pb2.GetKeysRequest())
+    assert shown.feed != mine["feed"]
+    assert not (await status(other)).alarms
+    assert await problems(other) == before, "nothing that either of them said was refused"
