@@ -19,7 +19,7 @@ from kad_protocol import keychain, merkle
 from kad_protocol.errors import KadError, PreconditionError, Reason, VerificationError
 from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId
-from kad_protocol.note import Checkpoint, cosign, only_lines_of
+from kad_protocol.note import Checkpoint, Note, cosign, only_lines_of
 from kad_protocol.tlog_policy import policy_file
 from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
 from kad_protocol.witness import committee, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
@@ -221,9 +221,12 @@ class Witness:
         if earlier is not None:
             known = {cosignature.witness for cosignature in item.cosignatures}
             item.cosignatures.extend(c for c in earlier[1].cosignatures if c.witness not in known)
+            del item.cosignatures[_MOST_PUT_OFF:]
         waiting[item.checkpoint] = (peer, item)
-        while len(waiting) > _MOST_KEPT:
-            del waiting[next(iter(waiting))]
+        # What is put off need not be true, so nobody may push out what others have shown.
+        of_peer = [note for note, (shown_by, _) in waiting.items() if shown_by == peer]
+        for note in of_peer[:-_MOST_KEPT]:
+            del waiting[note]
 
     async def grown(self) -> list[tuple[FeedId, KadError]]:
         """A feed has grown: look again at what we did not hold when it was put to us."""
@@ -245,6 +248,9 @@ class Witness:
             raise VerificationError(Reason.NOT_A_WITNESS, f"{feed} is not the feed of a simpul that is known here", feed=feed)
         # Both signatures of the simpul, and against our copy: this is where two faces show.
         checkpoint = feeds.check_head(tx, feed, item.checkpoint)
+        if checkpoint is None and Checkpoint.parse(Note.parse(item.checkpoint).text).size > state.size:
+            # Its keys may have changed on the way there; who has the entries will know.
+            return None, []
         if checkpoint is None:
             raise VerificationError(Reason.SIGNATURE_INVALID, f"a checkpoint that {feed} has not signed", feed=feed)
         if not checkpoint.size or checkpoint.size > min(state.size, tx.judged(feed)):
@@ -329,3 +335,5 @@ def _forget_old(tx: SqliteTransaction, feed: FeedId) -> None:
 
 
 _MOST_KEPT = 4
+#: More than a federation has members, and little enough to wait.
+_MOST_PUT_OFF = 1024
