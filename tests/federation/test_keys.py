@@ -247,6 +247,14 @@ async def test_a_stolen_key_is_worth_nothing_after_recovery(federation: Federati
 
     # The old epoch's certificate and stream are worth nothing, whatever the thief tries.
     await thief.stop()
+    await thief.start()
+
+    async def refused() -> bool:
+        found = [peer for peer in (await status(thief)).peers if peer.forum == "simpul-uji"]
+        return bool(found) and found[0].last_error_reason == "EPOCH_SUPERSEDED"
+
+    await until(refused, "the stolen certificate is refused")
+    await thief.stop()
     (thief.home.path / "channel" / "identity.pem").unlink()
     await thief.start()
     assert not list((thief.home.path / "channel").glob("identity.pem")), "no certificate for the old epoch"
