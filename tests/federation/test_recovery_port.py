@@ -64,7 +64,7 @@ class Owner:
         return await recover(address, digest, self.proof(), self.genesis.SerializeToString(), self.signer)
 
 
-async def test_a_recovery_that_does_not_fit_is_refused_and_changes_nothing(federation: Federation) -> None:
+async def test_a_recovery_that_does_not_fit_is_refused_and_changes_nothing(federation: Federation) -> None:  # noqa: PLR0915 - a list of lies
     victim, code = await join(federation, "forum-a")
     other, foreign = await join(federation, "forum-b")
     name = publish(victim)
@@ -117,7 +117,7 @@ async def test_a_recovery_that_does_not_fit_is_refused_and_changes_nothing(feder
     assert getattr(await status(victim), "self").feed.endswith("/e0")  # noqa: B009
     assert not federation.simpul.json("members")[0].get("former")
 
-    # The right one is accepted, repeated with the same answer; what was public of it gives nobody else a certificate, and nothing more begins.
+    # The right one is accepted, and repeated with the same answer; what is public of it gives nobody else a certificate.
     right = owner()
     first, again = await right.send(address, digest), await right.send(address, digest)
     assert (first.simpul_feed, first.simpul_genesis) == (again.simpul_feed, again.simpul_genesis)

@@ -316,7 +316,7 @@ def test_who_holds_the_code_may_ask() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "known", "reason"),
+    "request_, known, reason",
     [
         (inquiry(RecoveryKeys.generate()), CODE.public_digest, Reason.RECOVERY_INVALID),
         (inquiry(), b"", Reason.RECOVERY_INVALID),
