@@ -205,6 +205,8 @@ class Node:
 
     async def flush_outbox(self) -> None:
         """Append what waited for the fence, and let whoever waited in ``before_seal`` have its turn."""
+        if self.own in self.given_up:
+            return  # It waits for the recovery of this home; nothing may be appended here any more.
         await self.store.write(lambda tx: flush(tx, self.own))
 
     def _fence_opened(self) -> None:

@@ -400,6 +400,35 @@ async def test_a_lost_machine_is_replaced_whatever_interrupts_it(federation: Fed
         assert json.loads(verified.stdout)["version"] == int(version)
 
 
+async def test_a_restored_backup_is_told_from_a_thief_by_its_owner(federation: Federation) -> None:
+    node, _ = await join(federation, "forum-a")
+    await node.stop()
+    backup = federation.folder / "cadangan"
+    shutil.copytree(node.home.path, backup)
+    await node.start()
+    await open_to_sign(node)
+    name = publish(node)
+    await until(lambda: observed(node, node), "the simpul has it")
+    await node.stop()
+    shutil.rmtree(node.home.path)
+    backup.rename(node.home.path)
+    await node.start()
+    await holds(node, name)
+
+    async def alarms() -> list[str]:
+        return [alarm.reason for alarm in (await status(node)).alarms]
+
+    assert await alarms() == ["KEY_USED_ELSEWHERE"]
+    assert "kad-node keys accept" in node.run("status")
+    (found,) = keys(node)["foreign"]
+    assert not found.get("while_open"), "it came before this node was allowed to sign"
+    assert json.loads(node.run("keys", "accept", "--json", "--yes")).get("foreign") is None
+    assert not await alarms()
+    await open_to_sign(node)
+    publish(node, "Sesudah pemulihan cadangan")
+    assert not await alarms()
+
+
 async def test_two_histories_of_one_key_end_in_a_new_epoch(federation: Federation) -> None:
     victim, code = await join(federation, "forum-a")
     other, _ = await join(federation, "forum-b")
