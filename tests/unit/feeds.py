@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -68,9 +69,10 @@ class Author:
     keys: MemberKeys = field(default_factory=MemberKeys.generate)
     signers: dict[LogKeys, LogSigner] = field(default_factory=dict)
     role: entry_pb2.MemberRole.ValueType = entry_pb2.MEMBER_ROLE_FORUM
-    recovery: RecoveryKeys = field(default_factory=RecoveryKeys.generate)
 
     def __post_init__(self) -> None:
+        #: The same for the same keys, as is the genesis.
+        self.recovery = RecoveryKeys(hashlib.sha256(self.keys.secret).digest())
         signer = self.keys.log_signer(self.feed.origin)
         self.signers[signer.public] = signer
         witness = self.keys.witness_signer(self.feed.origin).public
