@@ -38,6 +38,8 @@ __all__ = ["add_keys", "add_recover"]
 
 _TIMEOUT = 30
 _DIGEST_BYTES = 32
+#: Entries that would be void, in one list that a person reads.
+_MOST_SHOWN = 200
 
 
 def _grouped(digest: bytes) -> str:
@@ -269,7 +271,9 @@ async def _begin(
         _show_plan(standing, doubtful)
     if not yes:
         click.confirm(_("Begin a new epoch? This cannot be undone."), abort=True)
-    return await asyncio.to_thread(lambda: recoveries.begin(home, source, standing, recovery, setup.show_recovery, forked=forked))
+    # What only this machine holds of the old epoch nobody will ever take: its copy is fetched anew, too.
+    apart = forked or any(item.only_here for item in doubtful)
+    return await asyncio.to_thread(lambda: recoveries.begin(home, source, standing, recovery, setup.show_recovery, forked=apart))
 
 
 async def _source(context: Context, forum: str, where: str, pin: str, *, fresh: bool, yes: bool) -> tuple[str, Source]:
@@ -317,11 +321,13 @@ def _show_plan(standing: Standing, doubtful: list[Doubtful]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in (_("Entry"), _("When"), _("What"), ""):
         table.add_column(title, overflow="fold")
-    for item in doubtful:
+    for item in doubtful[:_MOST_SHOWN]:
         entry = parse_entry(item.body)
         when = show.moment(entry.time) if entry is not None else "-"
         table.add_row(str(item.index), when, describe(entry), _("only on this machine") if item.only_here else "")
     out.print(table)
+    if len(doubtful) > _MOST_SHOWN:
+        out.print(_("... and {n} more.").format(n=len(doubtful) - _MOST_SHOWN))
 
 
 def describe(entry: entry_pb2.Entry | None) -> str:
