@@ -230,6 +230,9 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
         ForkedError: its author signed something that contradicts what is here.
     """
     feed = FeedId.parse(batch.feed)
+    given_up = tx.feed(feed)
+    if given_up is not None and given_up.quarantine == Reason.EPOCH_SUPERSEDED and _repeats(tx, given_up, batch):
+        return Extended(feed, given_up.size, 0)
     state = _accepted(tx, feed)
     if batch.after > state.size:
         raise OutOfRangeError(
@@ -308,10 +311,18 @@ def _given_up(feed: FeedId) -> PreconditionError:
     )
 
 
+def _repeats(tx: LogTransaction, state: FeedState, batch: replication_pb2.Batch) -> bool:
+    """Is every entry of the batch here, byte for byte?"""
+    _check_shape(batch)
+    if batch.after + len(batch.entries) > state.size:
+        return False
+    stored = tx.entries(state.feed, batch.after, len(batch.entries), MAX_BATCH_ENTRIES * (MAX_ENTRY_BYTES + MAX_CONTENT_BLOB_BYTES))
+    return [entry.body for entry in stored] == list(batch.entries)
+
+
 def _known_already(tx: LogTransaction, state: FeedState, batch: replication_pb2.Batch) -> bool:
     """Is every entry of the batch here, byte for byte, and does its checkpoint contradict nothing?"""
-    stored = tx.entries(state.feed, batch.after, len(batch.entries), MAX_BATCH_ENTRIES * (MAX_ENTRY_BYTES + MAX_CONTENT_BLOB_BYTES))
-    if [entry.body for entry in stored] != list(batch.entries):
+    if not _repeats(tx, state, batch):
         return False
     if batch.checkpoint:
         check_head(tx, state.feed, batch.checkpoint)
