@@ -20,12 +20,14 @@ from kad_protocol import invitation, merkle
 from kad_protocol.certificates import Authority, key_digest, load_request
 from kad_protocol.entry import log_keys_of, parse_genesis
 from kad_protocol.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Reason, VerificationError
+from kad_protocol.keys import recovery_digest
 from kad_protocol.names import FeedId, check_forum
-from kad_protocol.statement import CERTIFICATE_BINDING, verify_statement
+from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY_INQUIRY, verify_statement
 from kad_protocol.v1 import enrolment_pb2, entry_pb2
 
 if TYPE_CHECKING:
     from kad_protocol.note import LogKeys
+    from kad_protocol.store import FeedState
 
 __all__ = ["Application", "Enrolment", "Invitation", "InvitationStore"]
 
@@ -175,6 +177,56 @@ class Enrolment:
             kept = replace(kept, used=_micros(now), feed=feed.origin, genesis=hashed.hex())
             store.put_local(_KIND, kept.id, kept.to_bytes())
         return Application(feed, hashed, kept.category, repeated)
+
+    def check_inquiry(self, request: enrolment_pb2.PrepareRecoveryRequest, known: bytes, now: datetime.datetime) -> None:
+        """Check that who asks holds the recovery keys of a forum.
+
+        Args:
+            request: the question.
+            known: the hash that the forum's genesis commits to; empty if there is no such forum.
+            now: the authority's clock.
+
+        Raises:
+            PermissionDeniedError: ``RECOVERY_INVALID``. VerificationError: ``SIGNATURE_INVALID``, ``WEAK_KEY``.
+        """
+        keys = log_keys_of("recovery", request.recovery_keys.SerializeToString())
+        statement = request.inquiry
+        verify_statement(keys, RECOVERY_INQUIRY, statement.payload, statement.ed25519_signature, statement.mldsa44_signature)
+        try:
+            asked = enrolment_pb2.RecoveryInquiry.FromString(statement.payload)
+            age = abs(asked.time.ToDatetime(datetime.UTC) - now)
+        except (DecodeError, ValueError, OverflowError) as error:
+            raise VerificationError(Reason.RECOVERY_INVALID, "the inquiry is malformed") from error
+        if asked.forum != request.forum or asked.authority_key_digest != self._authority.key_digest or age > _CLOCK_TOLERANCE:
+            raise PermissionDeniedError(
+                Reason.RECOVERY_INVALID, "the inquiry is for another forum, federation or time; is the clock right?", forum=request.forum
+            )
+        if not known or not hmac.compare_digest(recovery_digest(keys), known):
+            raise PermissionDeniedError(
+                Reason.RECOVERY_INVALID, f"this is not the recovery code of {request.forum}, or that is no member", forum=request.forum
+            )
+
+    def check_recovery(self, request: enrolment_pb2.RecoverFeedRequest, old: FeedState | None) -> tuple[FeedId, bytes]:
+        """Check a new epoch by itself: its genesis, its keys, its certificate request. Returns the new feed and its genesis' hash.
+
+        Args:
+            request: from anybody.
+            old: the feed that it follows, if that is known.
+
+        Raises:
+            InvalidInputError, VerificationError: it cannot be.
+        """
+        feed, genesis = parse_genesis(request.genesis)
+        if feed.federation != self._federation or not feed.epoch or genesis.role != entry_pb2.MEMBER_ROLE_FORUM:
+            raise InvalidInputError(Reason.GENESIS_MISMATCH, f"the genesis is not that of a later epoch in {self._federation}", feed=feed)
+        if old is not None and (
+            genesis.log_keys.SerializeToString() == old.log_keys
+            or genesis.recovery_digest == recovery_digest(log_keys_of("recovery", request.recovery.recovery_keys.SerializeToString()))
+        ):
+            raise InvalidInputError(Reason.RECOVERY_INVALID, "a new epoch has new keys, and a new recovery code", feed=feed)
+        keys = log_keys_of(feed.origin, genesis.log_keys.SerializeToString())
+        self._check_binding(request.certificate_request, request.binding, feed, keys, None)
+        return feed, merkle.leaf_hash(request.genesis)
 
     def check_renewal(self, request: enrolment_pb2.RenewCertificateRequest, keys: LogKeys, now: datetime.datetime) -> None:
         """Check that a renewal comes from the owner of the feed.

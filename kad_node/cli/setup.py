@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kad_node.config import CommonConfig
     from kad_node.home import Home
 
-__all__ = ["Begun", "begin_alone", "free_port", "join", "publish_first_profile", "report"]
+__all__ = ["Begun", "begin_alone", "free_port", "header", "join", "publish_first_profile", "report", "show_recovery"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ async def publish_first_profile(home: Home, config: CommonConfig, profile: conte
         await node.close()
 
 
-def _header() -> str:
+def header() -> str:
+    """The first lines of a new ``kad.toml``."""
     return _(
         "# Configuration of this KAD node. Every key can also be given as a variable KAD_<KEY>. Changes need a restart, except log_level and [limits] (SIGHUP).\n"
     )
@@ -90,7 +91,7 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
     feed = FeedId(code.federation, code.forum)
     with home.lock():
         genesis = await found_feed(home, feed, entry_pb2.MEMBER_ROLE_FORUM, micros_now(), show_recovery)
-        keys = home.member_keys(os.environ)
+        keys = home.create_keys(os.environ)
         enrolled = await enrol(code, feed, keys.log_signer(feed.origin), genesis)
         home.write("channel/authority.pem", enrolled.channel.authority)
         home.save_channel(enrolled.channel.key, enrolled.channel.certificate)
@@ -116,7 +117,7 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
         finally:
             await node.close()
         # The home counts from here on; before this line the command can simply be repeated.
-        configuration.write_initial(NodeConfig, home.config, values, _header())
+        configuration.write_initial(NodeConfig, home.config, values, header())
     return Begun(home, feed, enrolled.federation_name)
 
 
@@ -139,7 +140,7 @@ async def begin_alone(home: Home, forum: str, name: str, federation: str, listen
         if listen:
             values["listen"] = listen
         await publish_first_profile(home, NodeConfig.model_validate(values), profile, None)
-        configuration.write_initial(NodeConfig, home.config, values, _header())
+        configuration.write_initial(NodeConfig, home.config, values, header())
     return Begun(home, feed, "")
 
 

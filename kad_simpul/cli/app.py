@@ -10,7 +10,7 @@ import click
 
 from kad_node import config as configuration
 from kad_node import logs
-from kad_node.cli import affairs, setup, show
+from kad_node.cli import affairs, keys, setup, show
 from kad_node.cli import doctor as examination
 from kad_node.cli.app import show_status
 from kad_node.cli.common import Context, Group, command_of, common, completion, err, json_option, out, print_json, run
@@ -306,4 +306,5 @@ async def issue(context: Context, function: str, file: Any, as_json: bool) -> No
 
 
 affairs.add_reading(app, affairs.mandate_group(app))
+keys.add_keys(app, "kad-simpul")
 app.add_command(completion("kad-simpul"))
