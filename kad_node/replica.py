@@ -7,14 +7,16 @@ and what follows from what peers say (forks, the fence).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from kad_node.fence import Fence, FenceState
+from kad_node.store.transaction import micros_now
 from kad_protocol import evidence, merkle, order
 from kad_protocol import feed as feeds
-from kad_protocol.errors import KadError, Reason, StorageError, VerificationError
+from kad_protocol.errors import KadError, PermissionDeniedError, Reason, StorageError, VerificationError
 from kad_protocol.exchange import refusal_of
 from kad_protocol.names import FeedId
 from kad_protocol.v1 import replication_pb2
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     from kad_node.store.transaction import SqliteTransaction
     from kad_node.witness import Witness
 
-__all__ = ["INCONSISTENT", "StoreReplica"]
+__all__ = ["FOREIGN", "INCONSISTENT", "StoreReplica"]
 
 log = logging.getLogger(__name__)
 
+#: Entries of one's own feed that came from elsewhere, by the index of the first (local affairs of the store).
+FOREIGN = "foreign"
 #: Kind of the local marks for feeds whose own author sends what does not go on from what is here.
 INCONSISTENT = "inconsistent"
 #: Proofs that are passed on; more feeds than this do not fork before somebody looks.
@@ -70,6 +74,8 @@ class StoreReplica:
         self._evidence_version = 0
         #: How much of each feed may be taken; a simpul has one.
         self.quota: Quota | None = None
+        #: Was this feed given up by its owner? In memory; must not wait.
+        self.given_up: Callable[[FeedId], bool] = lambda _: False
 
     async def start(self) -> None:
         """Read what is held, and follow what changes."""
@@ -104,7 +110,15 @@ class StoreReplica:
         return await self._store.read(lambda tx: [_head(tx, feed) for feed in wanted])
 
     async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:
-        """See ``exchange.Replica``."""
+        """See ``exchange.Replica``.
+
+        Raises:
+            PermissionDeniedError: ``EPOCH_SUPERSEDED``, the peer speaks in the name of an epoch that was given up.
+        """
+        if self.given_up(peer):
+            raise PermissionDeniedError(
+                Reason.EPOCH_SUPERSEDED, f"{peer} was given up by its owner, who goes on with new keys; recover this home", feed=peer
+            )
         named = [(FeedId.parse(head.feed), head) for head in heads]
         own_head = next((head for feed, head in named if feed == self._own), None)
         checkable = [(feed, head) for feed, head in named if head.checkpoint]
@@ -183,7 +197,7 @@ class StoreReplica:
         feed = FeedId.parse(batch.feed)
         if self.quota is not None and feed in self._sizes and feed != self._own:
             self.quota.check(feed)
-        extended = await self._store.write(lambda tx: feeds.extend(tx, batch, note))
+        extended = await self._store.write(lambda tx: self.extend(tx, batch, note))
         if self.quota is not None and extended.added:
             new = slice(len(batch.entries) - extended.added, None)
             self.quota.charge(feed, extended.added, sum(map(len, batch.entries[new])) + sum(map(len, batch.contents[new])))
@@ -198,6 +212,18 @@ class StoreReplica:
             await self._store.write(lambda tx: tx.put_local(INCONSISTENT, feed.origin, b""))
         else:
             await self._store.write(lambda tx: tx.delete_local(INCONSISTENT, feed.origin))
+
+    def extend(self, tx: SqliteTransaction, batch: replication_pb2.Batch, checkpoint: bytes) -> feeds.Extended:
+        """Take a batch (``feed.extend``). What comes of one's own feed from elsewhere is remembered: this home did not write it."""
+        extended = feeds.extend(tx, batch, checkpoint)
+        if extended.added and extended.feed == self._own:
+            first = extended.size - extended.added
+            tx.put_local(
+                FOREIGN,
+                f"{first:013d}",
+                json.dumps({"count": extended.added, "time": micros_now(), "open": self.fence.state is FenceState.OPEN}).encode(),
+            )
+        return extended
 
     async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
         """See ``exchange.Replica``."""
@@ -319,6 +345,11 @@ class StoreReplica:
     def _told(self, peer: FeedId, size: int) -> None:
         was = self.fence.state
         if self.fence.told(peer, size, self._sizes.get(self._own, 0), len(self._sizes) - 1) and was is FenceState.FENCED:
+            self._on_open()
+
+    def release(self) -> None:
+        """The simpul's log says that our feed goes on with the one before."""
+        if self.fence.release(self._sizes.get(self._own, 0), len(self._sizes) - 1):
             self._on_open()
 
     def _settle(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kad_node import dossier
 from kad_node.replica import INCONSISTENT
+from kad_node.service.keys import own_alarms
 from kad_node.store.transaction import micros_now
 from kad_node.witness import confirmed_checkpoint, simpul_of
 from kad_protocol import evidence, merkle
@@ -223,7 +224,8 @@ class Vigil:
             new: bool = await self._node.store.write(lambda tx: self._mark(tx, begun, ended))
             if new:
                 self._node.witness.announce()
-        found = await self._node.store.read(lambda tx: alarms(tx, self._node.own))
+        own = self._node.own
+        found = await self._node.store.read(lambda tx: [*own_alarms(tx, own), *alarms(tx, own)])
         present = {(alarm.reason, alarm.feed) for alarm in found}
         for reason, feed in sorted(present - self._raised):
             log.warning("alarm", extra={"event_name": "alarm_raised", "reason": reason, "feed": feed})

@@ -136,9 +136,11 @@ def append(tx: LogTransaction, feed: FeedId, drafts: Sequence[Draft]) -> int:
     transaction and that has been committed.
 
     Raises:
-        NotFoundError: ``FEED_NOT_FOUND``. InvalidInputError: ``ENTRY_TOO_LARGE``.
+        NotFoundError: ``FEED_NOT_FOUND``. InvalidInputError: ``ENTRY_TOO_LARGE``. PreconditionError: ``EPOCH_SUPERSEDED``.
     """
     state = _known(tx, feed)
+    if state.quarantine == Reason.EPOCH_SUPERSEDED:
+        raise _given_up(feed)
     authority = state.authority_index
     bodies: list[bytes] = []
     for offset, draft in enumerate(drafts):
@@ -189,6 +191,7 @@ def _seal_once(tx: LogTransaction, state: FeedState, signer: Callable[[LogKeys],
                 signers = [signer(log_keys_of(feed.origin, keys))]
             elif entry.WhichOneof("body") == "key_rotation":
                 keys = entry.key_rotation.log_keys.SerializeToString()
+                keychain.check_room(tx, feed)
                 signers.append(signer(keychain.check_rotation(feed, entry.key_rotation)))
                 rotated = True
                 break
@@ -225,12 +228,15 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
 
     Raises:
         NotFoundError: ``UNKNOWN_FEED``, nobody vouched for this feed.
-        PreconditionError: ``FEED_QUARANTINED``.
+        PreconditionError: ``FEED_QUARANTINED``, ``EPOCH_SUPERSEDED``.
         OutOfRangeError: ``POSITION_MISMATCH``, the batch begins beyond what is here (metadata ``size``).
         VerificationError: it does not verify; the reason says how.
         ForkedError: its author signed something that contradicts what is here.
     """
     feed = FeedId.parse(batch.feed)
+    given_up = tx.feed(feed)
+    if given_up is not None and given_up.quarantine == Reason.EPOCH_SUPERSEDED and _repeats(tx, given_up, batch):
+        return Extended(feed, given_up.size, 0)
     state = _accepted(tx, feed)
     if batch.after > state.size:
         raise OutOfRangeError(
@@ -254,7 +260,7 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
         raise VerificationError(Reason.ROOT_MISMATCH, f"{feed}: a batch to {end} under a checkpoint of {signed.size}", feed=feed, index=end)
 
     walked = _walk(state, entries, contents)
-    _check_rotation(state, walked.new_keys, signed.size, end, checkpoint)
+    _check_rotation(tx, state, walked.new_keys, signed.size, end, checkpoint)
 
     frontier = merkle.Frontier.from_bytes(state.size, state.frontier)
     hashes = [merkle.leaf_hash(entry) for entry in entries]
@@ -296,25 +302,42 @@ def _accepted(tx: LogTransaction, feed: FeedId) -> FeedState:
     state = tx.feed(feed)
     if state is None:
         raise NotFoundError(Reason.UNKNOWN_FEED, f"nobody here vouches for {feed}", feed=feed)
+    if state.quarantine == Reason.EPOCH_SUPERSEDED:
+        raise _given_up(feed)
     if state.quarantine:
         raise PreconditionError(Reason.FEED_QUARANTINED, f"{feed} is quarantined: {state.quarantine}", feed=feed, why=state.quarantine)
     return state
 
 
+def _given_up(feed: FeedId) -> PreconditionError:
+    return PreconditionError(
+        Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner, who goes on with new keys in a new epoch", feed=feed
+    )
+
+
+def _repeats(tx: LogTransaction, state: FeedState, batch: replication_pb2.Batch) -> bool:
+    """Is every entry of the batch here, byte for byte?"""
+    _check_shape(batch)
+    if batch.after + len(batch.entries) > state.size:
+        return False
+    stored = tx.entries(state.feed, batch.after, len(batch.entries), MAX_BATCH_ENTRIES * (MAX_ENTRY_BYTES + MAX_CONTENT_BLOB_BYTES))
+    return [entry.body for entry in stored] == list(batch.entries)
+
+
 def _known_already(tx: LogTransaction, state: FeedState, batch: replication_pb2.Batch) -> bool:
     """Is every entry of the batch here, byte for byte, and does its checkpoint contradict nothing?"""
-    stored = tx.entries(state.feed, batch.after, len(batch.entries), MAX_BATCH_ENTRIES * (MAX_ENTRY_BYTES + MAX_CONTENT_BLOB_BYTES))
-    if [entry.body for entry in stored] != list(batch.entries):
+    if not _repeats(tx, state, batch):
         return False
     if batch.checkpoint:
         check_head(tx, state.feed, batch.checkpoint)
     return True
 
 
-def _check_rotation(state: FeedState, new_keys: bytes | None, signed_size: int, end: int, checkpoint: bytes) -> None:
+def _check_rotation(tx: LogTransaction, state: FeedState, new_keys: bytes | None, signed_size: int, end: int, checkpoint: bytes) -> None:
     """A rotation, if there is one, holds only if the old and the new keys both signed the checkpoint that ends with it."""
     if new_keys is None:
         return
+    keychain.check_room(tx, state.feed)
     if signed_size != end:
         raise VerificationError(
             Reason.KEY_ROTATION_INVALID,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived", "content_of", "retraction_reason"]
 
 #: Grows when the same entries would fold to something else; a store then folds all feeds anew.
-FOLD_VERSION = 3
+FOLD_VERSION = 4
 
 _CHUNK = 256
 
@@ -55,7 +55,11 @@ class FoldTransaction(LogTransaction, Protocol):
     """The feeds and what is folded from them, inside one transaction."""
 
     def unfolded(self) -> list[FeedId]:
-        """Feeds with entries that have not been folded, simpuls first: who is a member is known before what members say."""
+        """Feeds with entries that have not been folded, simpuls first: who is a member is known before what members say.
+
+        A feed of a later epoch waits until the simpul's log has been judged to where it follows the one before, whose records it goes on
+        with; where no simpul of its federation is known, nobody can say so, and it does not wait.
+        """
 
     def folded(self, feed: FeedId) -> int:
         """How many entries of a feed have been folded."""

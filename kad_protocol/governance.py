@@ -115,6 +115,7 @@ UNLAWFUL = frozenset(
         Reason.DECISION_MISSING,
         Reason.ENDORSEMENTS_MISSING,
         Reason.ENTRY_NOT_AVAILABLE_TO_ROLE,
+        Reason.EPOCH_SUPERSEDED,
         Reason.FINALITY_INVALID,
         Reason.FOUNDING_TOO_LATE,
         Reason.FUNCTION_UNKNOWN,
@@ -134,6 +135,9 @@ UNLAWFUL = frozenset(
         Reason.RECOVERY_INVALID,
     }
 )
+
+#: Where a version of a record stood with those who review it.
+_SHOWN, _WAITS, _TURNED_DOWN = 0, 1, 2
 
 #: What a suspended member may still write with effect: nothing can take these away.
 _ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis", "veto"})
@@ -205,10 +209,11 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A feed was given up by its owner; what it holds beyond ``good_size`` is void."""
+    """A feed was given up by its owner; what it holds beyond ``good_size`` is void, and ``heir`` goes on with the rest."""
 
     feed: FeedId
     good_size: int
+    heir: FeedId
 
 
 Effect = Pinned | Standing | Withdrawn | Annulled | Released | Superseded
@@ -348,6 +353,10 @@ class Governance:
     def _voting(self) -> list[governance_pb2.FederationMember]:
         return [member for member in self.members() if _votes(member)]
 
+    def _holders(self) -> list[str]:
+        """Feeds of full members, of all epochs: whoever began anew keeps its office."""
+        return [feed for member in self._voting() for feed in (member.feed, *(former.feed for former in member.former))]
+
     def mandate(self, ref: entry_pb2.MandateRef) -> governance_pb2.GrantedMandate | None:
         """See ``authority.Facts``."""
         key = self._items.get("mandate-place", f"{ref.feed} {ref.index}")
@@ -453,6 +462,27 @@ class Governance:
         member = self.member(self.name_of(feed))
         return member.observed_size if member is not None and member.feed == feed.origin and member.state != _APPLIED else None
 
+    def witness_keys(self, feed: FeedId, size: int) -> LogKeys | None:
+        """The keys with which a member confirms a checkpoint of so many entries of this log: those that the log has observed before.
+
+        So everybody who holds these entries knows them, whatever else of that member has arrived, and a change of keys is a change
+        at one place for all. None while the log has observed no keys of that member.
+        """
+        member = self.member(self.name_of(feed))
+        if member is None or member.feed != feed.origin or not member.HasField("witness_keys"):
+            return None
+        early = size <= member.witness_position and member.HasField("former_witness_keys")
+        keys = member.former_witness_keys if early else member.witness_keys
+        return log_keys_of(feed.origin, keys.SerializeToString())
+
+    def any_witness_keys(self, feed: FeedId) -> list[LogKeys]:
+        """The keys with which a member says what it holds of others, newest first: those of today, and those before them."""
+        member = self.member(self.name_of(feed))
+        if member is None or member.feed != feed.origin:
+            return []
+        known = [getattr(member, field) for field in ("witness_keys", "former_witness_keys") if member.HasField(field)]
+        return [log_keys_of(feed.origin, keys.SerializeToString()) for keys in known]
+
     def observe(self, feed: FeedId, size: int) -> None:
         """So much is observed now."""
         member = self.member(self.name_of(feed))
@@ -460,7 +490,7 @@ class Governance:
             member.observed_size = size
             self._keep_member(member)
 
-    def membership(
+    def membership(  # noqa: C901 - one rule after the other
         self,
         position: int,
         entry: entry_pb2.Membership,
@@ -485,8 +515,10 @@ class Governance:
         if member is not None and member.state == _LEFT and entry.state in (_APPLIED, _ACTIVE) and not entry.HasField("recovery"):
             self._check_genesis(feed, entry.genesis)
             self._check_consent(member, entry, keys_of)
+        if member is not None and any(former.feed == feed.origin for former in member.former):
+            raise Refused(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
         if entry.HasField("recovery"):
-            self._recover(position, feed, entry, member, root_of)
+            self._recover(position, feed, entry, root_of)
         elif entry.state == _APPLIED:
             self._apply(position, feed, entry, member)
         elif entry.state == _ACTIVE and (member is None or member.state in (_APPLIED, _LEFT)):
@@ -518,6 +550,7 @@ class Governance:
     def _apply(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         if member is not None and member.state not in (_APPLIED, _LEFT):
             raise Refused(Reason.ALREADY_ENROLLED, f"{feed.forum} is a member already")
+        self._check_epoch(feed, member)
         self._check_genesis(feed, entry.genesis)
         category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
         if member is not None and member.state == _APPLIED and (member.genesis, member.category) == (entry.genesis, category):
@@ -525,8 +558,7 @@ class Governance:
         self._put_member(position, feed, entry, _APPLIED)
 
     def _admit(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
-        if feed.epoch and (member is None or member.feed != feed.origin):
-            raise Refused(Reason.RECOVERY_INVALID, f"{feed} is not the first epoch of that member, and nothing proves that it is the next")
+        self._check_epoch(feed, member)
         self._check_genesis(feed, entry.genesis)
         self.may_admit(feed, entry, member)
         self._put_member(position, feed, entry, _ACTIVE)
@@ -536,6 +568,11 @@ class Governance:
         self._items.put("genesis", feed.origin, entry.genesis)
         self._items.delete("left-suspended", self.name_of(feed))
         self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, entry.category)]
+
+    def _check_epoch(self, feed: FeedId, member: governance_pb2.FederationMember | None) -> None:
+        """Only its recovery keys begin a later epoch of a member, also after it has left."""
+        if feed.epoch and (member is None or member.feed != feed.origin):
+            raise Refused(Reason.RECOVERY_INVALID, f"{feed} is not the first epoch of that member, and nothing proves that it is the next")
 
     def _check_genesis(self, feed: FeedId, genesis: bytes) -> None:
         """A feed that was ever a member's keeps its genesis, also after its owner has left and applies again."""
@@ -592,20 +629,20 @@ class Governance:
         fresh.time.CopyFrom(self.head.time)
         self._keep_member(fresh)
 
-    def _recover(  # noqa: C901 - one rule after the other
-        self,
-        position: int,
-        feed: FeedId,
-        entry: entry_pb2.Membership,
-        member: governance_pb2.FederationMember | None,
-        root_of: Callable[[FeedId, int], bytes | None],
-    ) -> None:
-        """The owner of a feed begins it anew; only the recovery keys, to which its genesis commits, can say so."""
+    def check_recovery(
+        self, feed: FeedId, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]
+    ) -> entry_pb2.RecoveryStatement | None:
+        """Check whether an entry proves that the owner of a feed begins it anew; what its recovery keys say, None if that has been done.
+
+        Raises:
+            Refused: ``RECOVERY_INVALID``.
+        """
+        member = self.member(self.name_of(feed))
+        if member is not None and member.feed == feed.origin and member.genesis == entry.genesis:
+            return None
         if member is None or member.state == _APPLIED or not member.recovery_digest:
             raise Refused(Reason.RECOVERY_INVALID, f"{feed} recovers a feed that is no member's")
         old, recovery = FeedId.parse(member.feed), entry.recovery
-        if old == feed and member.genesis == entry.genesis:
-            return
         try:
             keys = log_keys_of(old.origin, recovery.recovery_keys.SerializeToString())
             if recovery_digest(keys) != member.recovery_digest:
@@ -623,25 +660,57 @@ class Governance:
         )
         if not fits or root_of(old, said.last_good_size) != said.last_good_root:
             raise Refused(Reason.RECOVERY_INVALID, f"the recovery of {old} does not fit what was observed of it")
-        for granted in self.mandates(member.name):
-            if granted.ref.feed == old.origin and granted.ref.index >= said.last_good_size and not granted.end_position:
+        return said
+
+    def state_after_recovery(self, member: governance_pb2.FederationMember, last_good_size: int) -> entry_pb2.MembershipState.ValueType:
+        """Where a member stands once it has begun anew: as before, and a departure that a thief declared has not been."""
+        undone = member.state == _LEFT and member.departure_index >= last_good_size and member.state_before
+        return member.state_before if undone else member.state
+
+    def _recover(self, position: int, feed: FeedId, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]) -> None:
+        """The owner of a feed begins it anew; only the recovery keys, to which its genesis commits, can say so."""
+        said = self.check_recovery(feed, entry, root_of)
+        member = self.member(self.name_of(feed))
+        if said is None or member is None:
+            return
+        old = FeedId.parse(said.feed)
+        self._undo_beyond(position, member, old, said.last_good_size)
+        state = self.state_after_recovery(member, said.last_good_size)
+        if state != member.state:
+            self._items.delete("left-suspended", member.name)
+        member.state = state
+        self._items.put("genesis", feed.origin, entry.genesis)
+        member.former.append(governance_pb2.FederationMember.FormerEpoch(feed=old.origin, good_size=said.last_good_size))
+        member.feed, member.genesis, member.observed_size, member.position = feed.origin, entry.genesis, 0, position
+        for field in ("recovery_digest", "witness_keys", "witness_position", "former_witness_keys", "departure_index", "state_before"):
+            # The log knows nothing of the new feed yet, not even its keys.
+            member.ClearField(field)
+        member.time.CopyFrom(self.head.time)
+        self._keep_member(member)
+        self.effects += [Pinned(feed, entry.genesis), Superseded(old, said.last_good_size, feed)]
+        self.effects += [Standing(old, _LEFT, member.category), Standing(feed, member.state, member.category)]
+
+    def _undo_beyond(self, position: int, member: governance_pb2.FederationMember, old: FeedId, good_size: int) -> None:
+        """What a thief decided and others have not built upon yet is undone. What was closed or revoked stays so."""
+        for granted in self.running(member.name):
+            if granted.ref.feed == old.origin and granted.ref.index >= good_size:
                 self._end_mandate(granted, position)
+        self._resubmit(old, good_size)
         for decision in self._open():
             # What a thief voted or proposed and nobody has closed yet does not count; the owner votes again.
-            kept = [vote for vote in decision.votes if vote.feed != old.origin or vote.index < said.last_good_size]
-            if decision.proposer == old.origin and decision.index >= said.last_good_size:
+            kept = [vote for vote in decision.votes if vote.feed != old.origin or vote.index < good_size]
+            if decision.proposer == old.origin and decision.index >= good_size:
                 self._end_decision(decision, position, _Decision.STATE_REJECTED, "EPOCH_SUPERSEDED")
             elif len(kept) != len(decision.votes):
                 del decision.votes[:]
                 decision.votes.extend(kept)
                 self._keep_decision(decision)
-        member.former.append(governance_pb2.FederationMember.FormerEpoch(feed=old.origin, good_size=said.last_good_size))
-        member.feed, member.genesis, member.observed_size, member.position = feed.origin, entry.genesis, 0, position
-        member.ClearField("recovery_digest")
-        member.time.CopyFrom(self.head.time)
-        self._keep_member(member)
-        self.effects += [Superseded(old, said.last_good_size), Standing(old, _LEFT, member.category), Pinned(feed, entry.genesis)]
-        self.effects.append(Standing(feed, member.state, member.category))
+        for key, value in self._items.all("endorsed", f"{member.name} "):
+            origin, _, index = value.decode().partition(" ")
+            candidate = self.member(key.partition(" ")[2])
+            if origin == old.origin and int(index) >= good_size and candidate is not None and member.name in candidate.endorsements:
+                candidate.endorsements.remove(member.name)
+                self._keep_member(candidate)
 
     def finality(self, note: bytes, root_of: Callable[[FeedId, int], bytes | None]) -> None:
         """The simpul shows the quorum that it got.
@@ -705,7 +774,9 @@ class Governance:
         for member in everybody:
             feed = FeedId.parse(member.feed)
             try:
-                times[feed] = verify_cosignatures(parsed, log_keys_of(feed.origin, member.witness_keys.SerializeToString())).time
+                keys = self.witness_keys(feed, checkpoint.size)
+                if keys is not None:
+                    times[feed] = verify_cosignatures(parsed, keys).time
             except VerificationError:
                 # Whose keys are none, or whose lines are not there or not good, does not confirm; that takes nothing from the others.
                 continue
@@ -805,11 +876,12 @@ class Governance:
         self._keep_act(performed)
         self.effects.append(Withdrawn(performed, reason))
 
-    # Records in others' names, and records that wait for review: as the entries say, whatever contents have arrived where.
+    # Records in others' names, and records that wait for review: as the entries say, whatever contents have arrived where. Both are kept
+    # by the member's name, so that they go on when its feed begins anew.
 
     def hosted(self, owner: FeedId, record: str) -> tuple[int, int, bool] | None:
         """Version and kind of a record that the simpul published in that forum's name, and whether it was withdrawn."""
-        kept = self._items.get("hosted", f"{owner.origin} {record}")
+        kept = self._items.get("hosted", f"{self.name_of(owner)} {record}")
         if kept is None:
             return None
         version, kind, withdrawn = kept.split()
@@ -817,33 +889,71 @@ class Governance:
 
     def keep_hosted(self, owner: FeedId, record: str, version: int, kind: int, *, withdrawn: bool = False) -> None:
         """Where it stands now."""
-        self._items.put("hosted", f"{owner.origin} {record}", b"%d %d %d" % (version, kind, withdrawn))
+        self._items.put("hosted", f"{self.name_of(owner)} {record}", b"%d %d %d" % (version, kind, withdrawn))
 
-    def submit(self, feed: FeedId, version: entry_pb2.RecordVersion, *, waits: bool) -> None:
-        """A version of a record of a member is observed."""
-        key = f"{feed.origin} {version.record}"
+    def submit(self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, *, waits: bool) -> None:
+        """A version of a record of a member is observed, at an index of its feed."""
+        key = f"{self.name_of(feed)} {version.record}"
+        said = b"%d %d %d %d" % (version.version, version.kind, feed.epoch, index)
+        # Each is remembered, since what replaces it may turn out to be void (``_resubmit``).
         if waits:
-            self._items.put("submission", key, b"%d %d" % (version.version, version.kind))
-        else:
+            self._items.put("submission", key, said)
+            self._items.put("submitted", f"{key} {_at(feed.epoch, index)}", said + b" %d" % _WAITS)
+        elif self._items.get("submission", key) is not None:
             self._items.delete("submission", key)
+            self._items.put("submitted", f"{key} {_at(feed.epoch, index)}", said + b" %d" % _SHOWN)
 
     def submission(self, feed: FeedId, record: str) -> tuple[int, int] | None:
         """Version and kind of a record that waits for review, or was turned down."""
-        kept = self._items.get("submission", f"{feed.origin} {record}")
+        kept = self._items.get("submission", f"{self.name_of(feed)} {record}")
         if kept is None:
             return None
-        version, kind = kept.split()
+        version, kind = kept.split()[:2]
         return int(version), int(kind)
+
+    def turned_down(self, feed: FeedId, record: str) -> bool:
+        """Does it not wait any more, since it was turned down?"""
+        key = f"{self.name_of(feed)} {record}"
+        kept = self._items.get("submission", key)
+        said = self._items.get("submitted", f"{key} {_at(*map(int, kept.split()[2:]))}") if kept is not None else None
+        return said is not None and int(said.split()[-1]) == _TURNED_DOWN
 
     def reviewed(self, feed: FeedId, record: str, *, approved: bool) -> None:
         """It was reviewed; what was turned down may be let through later."""
+        key = f"{self.name_of(feed)} {record}"
+        kept = self._items.get("submission", key)
+        if kept is None:
+            return
+        state = _SHOWN if approved else _TURNED_DOWN
+        self._items.put("submitted", f"{key} {_at(*map(int, kept.split()[2:]))}", kept + b" %d" % state)
         if approved:
-            self._items.delete("submission", f"{feed.origin} {record}")
+            self._items.delete("submission", key)
 
     def _release(self, feed: FeedId) -> None:
-        for key, _ in self._items.all("submission", f"{feed.origin} "):
-            self._items.delete("submission", key)
+        for kind in ("submission", "submitted"):
+            for key, _ in self._items.all(kind, f"{self.name_of(feed)} "):
+                self._items.delete(kind, key)
         self.effects.append(Released(feed))
+
+    def _resubmit(self, old: FeedId, good_size: int) -> None:
+        """Versions beyond the last good entry were never submitted: what they replaced stands where it stood."""
+        before: dict[str, tuple[bytes, int]] = {}
+        touched = set()
+        for key, value in self._items.all("submitted", f"{self.name_of(old)} "):
+            said, _, state = value.rpartition(b" ")
+            record, (epoch, index) = key.rpartition(" ")[0], map(int, said.split()[2:])
+            if epoch == old.epoch and index >= good_size:
+                self._items.delete("submitted", key)
+                touched.add(record)
+            else:
+                # In the order of the feeds, so the newest is the last.
+                before[record] = said, int(state)
+        for record in touched:
+            stood, state_before = before.get(record, (b"", _SHOWN))
+            if state_before == _SHOWN:
+                self._items.delete("submission", record)
+            else:
+                self._items.put("submission", record, stood)
 
     # What members wrote, at the place where the log first observes it.
 
@@ -864,11 +974,15 @@ class Governance:
         match body:
             case "genesis":
                 member.witness_keys.CopyFrom(entry.genesis.witness_keys)
+                member.witness_position = position
                 member.recovery_digest = entry.genesis.recovery_digest
                 self._keep_member(member)
             case "key_rotation":
                 # The keys themselves were checked before the entry was stored.
+                if member.witness_position < position:
+                    member.former_witness_keys.CopyFrom(member.witness_keys)
                 member.witness_keys.CopyFrom(entry.key_rotation.witness_keys)
+                member.witness_position = position
                 self._keep_member(member)
             case "mandate":
                 self._grant(member, feed, index, leaf, entry.mandate, position)
@@ -877,14 +991,14 @@ class Governance:
             case "veto":
                 self._veto(member, entry.veto)
             case "endorsement":
-                self._endorse(member, entry.endorsement)
+                self._endorse(member, feed, index, entry.endorsement)
             case "proposal":
                 self._propose(member, feed, index, leaf, entry.proposal, position)
             case "vote":
                 self._vote(member, feed, index, entry, position)
             case "departure":
                 self._items.put("departed", member.name, str(micros_of(entry.time)).encode())
-                self._depart(member, feed, position)
+                self._depart(member, feed, index, position)
             case _:
                 raise Refused(Reason.ENTRY_NOT_AVAILABLE_TO_ROLE, "only a simpul writes such an entry")
 
@@ -976,7 +1090,7 @@ class Governance:
             return
         self._void(performed, Reason.ACT_VETOED)
 
-    def _endorse(self, member: governance_pb2.FederationMember, endorsement: entry_pb2.Endorsement) -> None:
+    def _endorse(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, endorsement: entry_pb2.Endorsement) -> None:
         if not _votes(member):
             raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
         candidate = self.member(self.name_of(_feed(endorsement.feed)))
@@ -985,14 +1099,16 @@ class Governance:
         if member.name in candidate.endorsements:
             raise Refused(Reason.ENDORSEMENT_REPEATED, f"{member.name} has endorsed {candidate.name} before")
         candidate.endorsements.append(member.name)
+        self._items.put("endorsed", f"{member.name} {candidate.name}", f"{feed.origin} {index}".encode())
         self._keep_member(candidate)
 
-    def _depart(self, member: governance_pb2.FederationMember, feed: FeedId, position: int) -> None:
+    def _depart(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, position: int) -> None:
         for granted in self.running(member.name):
             self._end_mandate(granted, position)
         if member.state == _SUSPENDED:
             # Leaving does not lift a suspension: see ``may_admit``.
             self._items.put("left-suspended", member.name, b"")
+        member.departure_index, member.state_before = index, member.state
         member.state, member.position = _LEFT, position
         member.time.CopyFrom(self.head.time)
         self._keep_member(member)
@@ -1020,7 +1136,7 @@ class Governance:
             if wrong:
                 raise Refused(Reason.PROPOSAL_INVALID, f"the proposal cannot be: {why}")
         if matter == "charter":
-            check_charter(proposal.charter, self.charter, [member.feed for member in self._voting()])
+            check_charter(proposal.charter, self.charter, self._holders())
         elif matter == "standing":
             member = self.member(self.name_of(_feed(proposal.standing.feed)))
             if member is None or {member.state, proposal.standing.state} != {_ACTIVE, _SUSPENDED}:
@@ -1101,7 +1217,7 @@ class Governance:
             if not rules.version and decision.yes != decision.eligible:
                 return "FIRST_CHARTER_NEEDS_ALL"
             try:
-                check_charter(fresh, rules, [member.feed for member in self._voting()])
+                check_charter(fresh, rules, self._holders())
             except Refused:
                 return "CHARTER_INVALID"
         voted = decision.yes + decision.no + decision.abstain
@@ -1255,6 +1371,11 @@ def _set(time: Timestamp, micros: int) -> None:
 def _place(position: int) -> str:
     """A position as a key that sorts."""
     return f"{position:013d}"
+
+
+def _at(epoch: int, index: int) -> str:
+    """A place in the feeds of one member as a key that sorts."""
+    return f"{epoch:04d} {_place(index)}"
 
 
 def _position(key: str) -> int:

@@ -138,7 +138,7 @@ class Steward:
         try:
             _, time = found.check_finality(entry.finality.note, head.position, lambda feed, size: order.root_of(tx, feed, size))
         except Refused as refused:
-            # For example a member changed its keys after it had confirmed: the next checkpoint will do, and nothing is written till then.
+            # For example a member has changed its keys twice since: the next checkpoint will do, and nothing is written till then.
             log.info("the quorum is not good any more: %s", refused)
             return []
         return [Draft(entry)] if waits or (due is not None and due <= time) else []

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from kad_node import config as configuration
 from kad_node import logs
-from kad_node.cli import affairs, setup, show
+from kad_node.cli import affairs, keys, setup, show
 from kad_node.cli import doctor as examination
 from kad_node.cli.common import Context, Group, as_json, command_of, common, completion, err, in_words_of, json_option, out, print_json, run
 from kad_node.config import NodeConfig
@@ -440,7 +440,7 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
     if state.HasField("witnessing"):
         out.print(show.witnessing_line(state.witnessing))
     for alarm in state.alarms:
-        out.print(f"[red]! {alarm.reason}[/] {alarm.feed}: {show.alarm_sentence(alarm)}")
+        out.print(f"[red]! {alarm.reason}[/] {alarm.feed}: {show.alarm_sentence(alarm, me.feed)}")
     if state.queued:
         out.print(f"[yellow]{state.queued}[/] {_('changes wait to be signed')}")
     for peer in state.peers:
@@ -700,3 +700,5 @@ app.add_command(completion("kad-node"))
 _mandates = affairs.mandate_group(app)
 affairs.add_reading(app, _mandates)
 affairs.add_writing(app, _mandates)
+keys.add_keys(app, "kad-node")
+keys.add_recover(app)

@@ -165,6 +165,13 @@ def _hints() -> dict[Reason, str]:
             "the simpul published that in the forum's name: `kad-node acts` shows under which mandate. ({message})"
         ),
         Reason.NOT_OWN_RECORD: _("only the forum that published a record can change it. ({message})"),
+        Reason.EPOCH_SUPERSEDED: _(
+            "this key epoch is over: {message}. If this is your forum, run `kad-node recover` in this home, or go on in the home that has been recovered."
+        ),
+        Reason.KEY_ROTATION_INVALID: _(
+            "the key is not the right one: {message}. Restore keys/ from a newer backup, or begin anew with `kad-node recover`."
+        ),
+        Reason.RECOVERY_INVALID: _("the recovery is not possible like this: {message}."),
         Reason.INVALID_PASSPHRASE: _("{message}. Set KAD_PASSPHRASE."),
         Reason.APPEND_FENCED: _(
             "the simpul has to hear from its members before it may sign again (its disk might be an old copy). Try again in a moment."

@@ -136,8 +136,8 @@ def peer_line(peer: node_pb2.Peer) -> str:
     return f"[yellow]●[/] {name} {_('not connected')}"
 
 
-def alarm_sentence(alarm: node_pb2.Alarm) -> str:
-    """What an alarm means and what to do, in one or two sentences."""
+def alarm_sentence(alarm: node_pb2.Alarm, own: str) -> str:
+    """What an alarm means and what to do, in one or two sentences; ``own`` is the origin of one's own feed."""
     sentences = {
         Reason.FORKED: _("two histories were signed; nothing more is taken of it. The proof is kept: kad-node evidence"),
         Reason.ROOT_MISMATCH: _(
@@ -161,6 +161,18 @@ def alarm_sentence(alarm: node_pb2.Alarm) -> str:
         ),
         Reason.EPOCH_SUPERSEDED: _("given up by its owner, who goes on with new keys."),
     }
+    if alarm.feed == own:
+        sentences |= {
+            Reason.KEY_USED_ELSEWHERE: _(
+                "entries were signed with this forum's key, and not by this home. If you restored a backup, say `kad-node keys accept`; if not, somebody else has the key: stop the node and run `kad-node recover`"
+            ),
+            Reason.FORKED: _(
+                "this forum's key has signed two histories: a second copy of this home runs, or somebody has the key. Stop the node and run `kad-node recover`"
+            ),
+            Reason.EPOCH_SUPERSEDED: _(
+                "this home's key epoch is over: its owner went on with new keys elsewhere, or `kad-node recover` was interrupted here and must be run again"
+            ),
+        }
     return sentences.get(alarm.reason, "")  # type: ignore[call-overload, no-any-return]
 
 

@@ -21,6 +21,7 @@ from kad_protocol.errors import (
     PermissionDeniedError,
     PreconditionError,
     Reason,
+    UnavailableError,
 )
 from kad_protocol.feed import Draft
 from kad_protocol.names import RecordName, new_record_id, parse_forum_name
@@ -56,7 +57,7 @@ def to_record(row: RecordRow, *, with_content: bool = True, may_review: bool = F
         kind=row.kind,  # type: ignore[arg-type]
         audience=row.audience,  # type: ignore[arg-type]
         state=state,  # type: ignore[arg-type]
-        feed=row.source or row.feed.origin,
+        feed=row.source or row.former or row.feed.origin,
         latest_version=row.latest,
         published_by=row.source or "",
     )
@@ -188,7 +189,12 @@ class Records:
 
     def _current(self, tx: SqliteTransaction, name: RecordName, expected: int) -> RecordRow:
         row = tx.record(name.forum, name.record, 0, self._node.own)
-        if row is None or row.feed != self._node.own:
+        own = self._node.own
+        if row is not None and row.feed != own and (row.feed.federation, row.feed.forum) == (own.federation, own.forum):
+            raise UnavailableError(
+                Reason.APPEND_FENCED, "the records of the epoch before come over when the simpul's log has arrived here; try again then"
+            )
+        if row is None or row.feed != own:
             raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {name}", name=name)
         if row.state == records_pb2.RECORD_STATE_RETRACTED or tx.retraction_queued(name.record):
             raise PreconditionError(Reason.RECORD_RETRACTED, f"{name} was retracted", name=name)
@@ -221,7 +227,7 @@ class Records:
         names = await self._node.store.write(write)
 
         def rows(tx: SqliteTransaction) -> tuple[list[RecordRow | None], bool]:
-            behind = bool(tx.unfolded_count(self._node.own))
+            behind = self._node.settling(tx)
             return [tx.record(self._node.own.forum, name, 0, self._node.own) for name in names], behind
 
         while True:

@@ -284,6 +284,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The time in the simpul's log is far from this node's clock."""
     ERROR_REASON_CONSENT_MISSING: _ErrorReason.ValueType  # 127
     """A member that had left is said to be back, without its own word."""
+    ERROR_REASON_KEY_USED_ELSEWHERE: _ErrorReason.ValueType  # 140
+    """This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -546,4 +548,6 @@ ERROR_REASON_LOG_TIME_WRONG: ErrorReason.ValueType  # 126
 """The time in the simpul's log is far from this node's clock."""
 ERROR_REASON_CONSENT_MISSING: ErrorReason.ValueType  # 127
 """A member that had left is said to be back, without its own word."""
+ERROR_REASON_KEY_USED_ELSEWHERE: ErrorReason.ValueType  # 140
+"""This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

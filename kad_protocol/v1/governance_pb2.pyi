@@ -156,6 +156,10 @@ class FederationMember(google.protobuf.message.Message):
     WITNESS_KEYS_FIELD_NUMBER: builtins.int
     FORMER_FIELD_NUMBER: builtins.int
     RECOVERY_DIGEST_FIELD_NUMBER: builtins.int
+    WITNESS_POSITION_FIELD_NUMBER: builtins.int
+    FORMER_WITNESS_KEYS_FIELD_NUMBER: builtins.int
+    DEPARTURE_INDEX_FIELD_NUMBER: builtins.int
+    STATE_BEFORE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """For example "forums/kartamantul"."""
     feed: builtins.str
@@ -174,6 +178,12 @@ class FederationMember(google.protobuf.message.Message):
     """How many of its entries the simpul's log has observed, as far as that log was judged here."""
     recovery_digest: builtins.bytes
     """Hash of the keys that can begin its next epoch. 32 bytes, or empty while its genesis was not observed."""
+    witness_position: builtins.int
+    """Position in the simpul's log at which the witness keys were observed: they confirm checkpoints that are larger."""
+    departure_index: builtins.int
+    """If it has left: index in its feed of the entry with which it did. What a thief wrote is undone by a recovery."""
+    state_before: kad_protocol.v1.entry_pb2.MembershipState.ValueType
+    """If it has left: where it stood before."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Time of that change."""
@@ -189,6 +199,10 @@ class FederationMember(google.protobuf.message.Message):
     @property
     def former(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FederationMember.FormerEpoch]:
         """Feeds of earlier epochs."""
+
+    @property
+    def former_witness_keys(self) -> kad_protocol.v1.entry_pb2.KeySet:
+        """The witness keys before those, which confirm the smaller ones; absent if the feed had none other."""
 
     def __init__(
         self,
@@ -206,9 +220,13 @@ class FederationMember(google.protobuf.message.Message):
         witness_keys: kad_protocol.v1.entry_pb2.KeySet | None = ...,
         former: collections.abc.Iterable[Global___FederationMember.FormerEpoch] | None = ...,
         recovery_digest: builtins.bytes = ...,
+        witness_position: builtins.int = ...,
+        former_witness_keys: kad_protocol.v1.entry_pb2.KeySet | None = ...,
+        departure_index: builtins.int = ...,
+        state_before: kad_protocol.v1.entry_pb2.MembershipState.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["time", b"time", "witness_keys", b"witness_keys"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["category", b"category", "decision", b"decision", "endorsements", b"endorsements", "feed", b"feed", "former", b"former", "genesis", b"genesis", "name", b"name", "observed_size", b"observed_size", "position", b"position", "recovery_digest", b"recovery_digest", "state", b"state", "time", b"time", "witness_keys", b"witness_keys"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["former_witness_keys", b"former_witness_keys", "time", b"time", "witness_keys", b"witness_keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["category", b"category", "decision", b"decision", "departure_index", b"departure_index", "endorsements", b"endorsements", "feed", b"feed", "former", b"former", "former_witness_keys", b"former_witness_keys", "genesis", b"genesis", "name", b"name", "observed_size", b"observed_size", "position", b"position", "recovery_digest", b"recovery_digest", "state", b"state", "state_before", b"state_before", "time", b"time", "witness_keys", b"witness_keys", "witness_position", b"witness_position"]) -> None: ...
 
 Global___FederationMember: typing_extensions.TypeAlias = FederationMember
 

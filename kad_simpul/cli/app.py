@@ -10,7 +10,7 @@ import click
 
 from kad_node import config as configuration
 from kad_node import logs
-from kad_node.cli import affairs, setup, show
+from kad_node.cli import affairs, keys, setup, show
 from kad_node.cli import doctor as examination
 from kad_node.cli.app import app as node_app
 from kad_node.cli.app import show_status
@@ -404,4 +404,5 @@ for _name in (
     "config",
 ):
     app.add_command(borrow(node_app.commands[_name], "kad-simpul"))
+keys.add_keys(app, "kad-simpul")
 app.add_command(completion("kad-simpul"))

@@ -264,9 +264,11 @@ def test_a_quorum_that_is_good_no_more_is_not_written_again_and_again(fed: Feder
         return len(steward._finality(tx, governance(tx)))
 
     assert due() == 1
-    fed.forums[1].rotate()
-    fed.observe(fed.forums[1])
-    assert due() == 0
+    # The keys before the last ones still confirm what was there before the change; those before them are not known any more.
+    for good in (1, 0):
+        fed.forums[1].rotate()
+        fed.observe(fed.forums[1])
+        assert due() == good
 
 
 def test_who_comes_later_knows_what_was_observed_before(fed: Federation) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from kad_node.files import write_atomic
 from kad_node.home import Home, passphrase
-from kad_protocol import keys
 from kad_protocol.errors import InvalidInputError, KadError, NotFoundError, PreconditionError, Reason
 
 
@@ -97,18 +96,6 @@ def test_a_file_where_the_home_should_be(tmp_path: Path) -> None:
 # Keys.
 
 
-def test_the_newest_epoch_counts_by_number(home: Home) -> None:
-    made = {epoch: keys.MemberKeys.generate() for epoch in (0, 2, 9, 10)}
-    for epoch, member in made.items():
-        home.write(f"keys/epoch-{epoch}.key", keys.seal(member, None), private=True)
-    home.write("keys/epoch-old.key", b"not a key")
-    assert home.member_keys({}).secret == made[10].secret
-
-
-def test_a_home_without_keys_says_so(home: Home) -> None:
-    assert reason_of(lambda: home.member_keys({})) is Reason.INVALID_FILE
-
-
 def test_keys_are_sealed_with_the_passphrase(home: Home) -> None:
     environ = {"KAD_PASSPHRASE": "rahasia"}
     secret = home.create_keys(environ).secret
@@ -117,7 +104,7 @@ def test_keys_are_sealed_with_the_passphrase(home: Home) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     for wrong in ({}, {"KAD_PASSPHRASE": "salah"}):
         with pytest.raises(InvalidInputError) as caught:
-            home.member_keys(wrong)
+            home.create_keys(wrong)
         assert caught.value.reason is Reason.INVALID_PASSPHRASE
 
 

@@ -139,7 +139,7 @@ class Place:
 
     def begin(self) -> None:
         signer = self.author.keys.witness_signer(self.author.feed.origin)
-        self.witness = Witness(self.store, self.author.feed, signer, self.fence, lambda: None)
+        self.witness = Witness(self.store, self.author.feed, {signer.public: signer}.__getitem__, self.fence, lambda: None)
 
     async def follow(self, author: Author) -> None:
         """Replicate, as an exchange does."""
