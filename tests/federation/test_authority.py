@@ -46,6 +46,8 @@ def decision(member: Member, number: str) -> dict[str, Any]:
 
 async def decide(members: list[Member], *proposal: str, stdin: str | None = None) -> str:
     """Propose on the first, vote yes on all, and wait until everybody has counted the same."""
+    voters = {f"forums/{member.name}" for member in members}
+    await until(lambda: voters <= set(members[0].json("federation").get("electorate", [])), "all are confirmed members")
     number = members[0].run("propose", *proposal, "--deadline", "1d", stdin=stdin).strip()
     for member in members:
         await until(lambda m=member: decision(m, number).get("state") in ("STATE_OPEN", "STATE_ACCEPTED"), f"{member.name} knows it")
