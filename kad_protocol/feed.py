@@ -559,7 +559,10 @@ def check_divergence(tx: LogTransaction, feed: FeedId, head: replication_pb2.Hea
 
 def quarantine(tx: LogTransaction, feed: FeedId, reason: Reason) -> None:
     """Take nothing more of a feed; what is here stays and is served."""
-    tx.save_feed(replace(_known(tx, feed), quarantine=reason.value))
+    state = _known(tx, feed)
+    if state.quarantine != Reason.EPOCH_SUPERSEDED:
+        # What its owner gave up stays given up, whatever else is found of it.
+        tx.save_feed(replace(state, quarantine=reason.value))
 
 
 def _known(tx: LogTransaction, feed: FeedId) -> FeedState:
