@@ -300,7 +300,8 @@ class StoreReplica:
             state = tx.feed(found.feed)
             if state is None or state.genesis != merkle.leaf_hash(found.genesis):
                 raise VerificationError(Reason.UNKNOWN_FEED, f"evidence about {found.feed}, which is not known here", feed=found.feed)
-            return None if state.quarantine == Reason.FORKED else found.feed
+            known = state.quarantine == Reason.FORKED or data in tx.forks(_MOST_EVIDENCE)
+            return None if known else found.feed
 
         try:
             feed = await self._store.read(check)
@@ -332,8 +333,11 @@ class StoreReplica:
         def keep(tx: SqliteTransaction) -> None:
             tx.count_refusal(error.reason.value)
             if isinstance(error, feeds.ForkedError) and (state := tx.feed(feed)) is not None and state.quarantine != Reason.FORKED:
-                tx.add_evidence(feed, error.evidence)
-                feeds.quarantine(tx, feed, Reason.FORKED)
+                if error.evidence not in tx.forks(_MOST_EVIDENCE):
+                    tx.add_evidence(feed, error.evidence)
+                if (feed.federation, feed.forum) != (self._own.federation, self._own.forum) or feed == self._own:
+                    # An earlier epoch of one's own is fetched as the simpul's log observed it, or that log could not be judged on.
+                    feeds.quarantine(tx, feed, Reason.FORKED)
 
         await self._store.write(keep)
         if isinstance(error, feeds.ForkedError):
