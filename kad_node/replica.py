@@ -13,7 +13,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from kad_node.fence import Fence, FenceState
-from kad_node.store.transaction import micros_now
+from kad_node.store.transaction import GOOD_SIZE, micros_now
+from kad_node.witness import simpul_of
 from kad_protocol import evidence, merkle, order
 from kad_protocol import feed as feeds
 from kad_protocol.errors import KadError, PermissionDeniedError, Reason, StorageError, VerificationError
@@ -216,6 +217,8 @@ class StoreReplica:
     def extend(self, tx: SqliteTransaction, batch: replication_pb2.Batch, checkpoint: bytes) -> feeds.Extended:
         """Take a batch (``feed.extend``). What comes of one's own feed from elsewhere is remembered: this home did not write it."""
         extended = feeds.extend(tx, batch, checkpoint)
+        if extended.added:
+            self._check_observed(tx, extended)
         if extended.added and extended.feed == self._own:
             first = extended.size - extended.added
             tx.put_local(
@@ -224,6 +227,17 @@ class StoreReplica:
                 json.dumps({"count": extended.added, "time": micros_now(), "open": self.fence.state is FenceState.OPEN}).encode(),
             )
         return extended
+
+    def _check_observed(self, tx: SqliteTransaction, extended: feeds.Extended) -> None:
+        """Of a member with two histories only that one is taken which the simpul's log observes."""
+        state, simpul = tx.feed(extended.feed), simpul_of(tx, self._own)
+        if state is None or simpul is None or state.quarantine != Reason.FORKED:
+            return
+        for size, root in tx.observations(simpul, extended.feed, extended.size - extended.added, extended.size):
+            if merkle.root_at(tx.tiles(extended.feed), size) != root:
+                raise VerificationError(
+                    Reason.OBSERVATION_CONTRADICTED, f"{extended.feed}: not the history that {simpul} observes", feed=extended.feed
+                )
 
     async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
         """See ``exchange.Replica``."""
@@ -338,6 +352,7 @@ class StoreReplica:
                 if (feed.federation, feed.forum) != (self._own.federation, self._own.forum) or feed == self._own:
                     # An earlier epoch of one's own is fetched as the simpul's log observed it, or that log could not be judged on.
                     feeds.quarantine(tx, feed, Reason.FORKED)
+                    tx.put_local(GOOD_SIZE, feed.origin, str(state.size).encode())
 
         await self._store.write(keep)
         if isinstance(error, feeds.ForkedError):
