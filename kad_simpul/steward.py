@@ -133,7 +133,7 @@ class Steward:
         try:
             found.check_finality(entry.finality.note, found.head.position, lambda feed, size: order.root_of(tx, feed, size))
         except Refused as refused:
-            # For example a member has changed its keys twice since it confirmed: the next checkpoint will do, and nothing is written till then.
+            # For example a member has changed its keys twice since: the next checkpoint will do, and nothing is written till then.
             log.info("the quorum is not good any more: %s", refused)
             return []
         return [Draft(entry)]
