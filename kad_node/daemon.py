@@ -21,6 +21,7 @@ from kad_node import logs, systemd
 from kad_node.api import guard, servicers
 from kad_node.config import CommonConfig, NodeConfig
 from kad_node.enrolment import renew
+from kad_node.home import PATIENCE_SECONDS
 from kad_node.metrics import MetricsServer, NodeCollector
 from kad_node.node import Node
 from kad_node.peers import ChannelFiles, Peers
@@ -197,7 +198,7 @@ class Daemon(Generic[C]):
         Raises:
             KadError: it could not start.
         """
-        with self.home.lock():
+        with self.home.lock(PATIENCE_SECONDS):
             self._catch_signals()
             try:
                 await self._start()

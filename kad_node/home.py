@@ -20,6 +20,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,10 @@ from kad_protocol.errors import KadError, NotFoundError, PreconditionError, Reas
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Home", "passphrase"]
+__all__ = ["PATIENCE_SECONDS", "Home", "passphrase"]
+
+#: How long a program waits for a home that a command holds for a moment.
+PATIENCE_SECONDS = 10.0
 
 
 def passphrase(environ: Mapping[str, str]) -> bytes | None:
@@ -158,8 +162,10 @@ class Home:
     # Who has it open.
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, patience_seconds: float = 0) -> Iterator[None]:
         """Hold the home, so that two programs never write to it at once.
+
+        A command holds it for a moment only, so whoever has ``patience_seconds`` waits that long for it; for a daemon nobody waits.
 
         The kernel lets go of it when the process ends, however it ends. So a ``run.json`` that is found once the home is ours was
         left behind by a daemon that is gone; it is removed.
@@ -172,11 +178,17 @@ class Home:
         except OSError as error:
             raise PreconditionError(Reason.HOME_NOT_WRITABLE, f"{self.path}: {error.strerror}", home=self.path) from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "?"
-                raise PreconditionError(Reason.HOME_IN_USE, f"{self.path} is in use by process {pid}", home=self.path, pid=pid) from None
+            deadline = time.monotonic() + patience_seconds
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "?"
+                    if time.monotonic() >= deadline or pid == str(self.running().get("pid")):
+                        text = f"{self.path} is in use by process {pid}"
+                        raise PreconditionError(Reason.HOME_IN_USE, text, home=self.path, pid=pid) from None
+                time.sleep(0.02)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             self.withdraw()

@@ -50,6 +50,12 @@ class Acting(Protocol):
     async def publish(self, request: records_pb2.CreateRecordRequest) -> records_pb2.Record:
         """Publish a record in a forum's name. See ``RecordsService.CreateRecord``."""
 
+    async def revise(self, request: records_pb2.ReviseRecordRequest) -> records_pb2.Record:
+        """Publish a new version of such a record. See ``RecordsService.ReviseRecord``."""
+
+    async def retract(self, request: records_pb2.RetractRecordRequest) -> records_pb2.Record:
+        """Withdraw such a record. See ``RecordsService.RetractRecord``."""
+
     async def review(self, name: str, version: int, *, approved: bool) -> governance_pb2.PerformedAct:
         """See ``MandatesService.ReviewSubmission``."""
 

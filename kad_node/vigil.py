@@ -43,6 +43,8 @@ _UNLAWFUL_REASONS = tuple(sorted(reason.value for reason in UNLAWFUL))
 _MOST_FINDINGS = 1000
 #: A simpul writes a census each hour, if nothing else.
 _STALE_SECONDS = 3 * 3600
+#: How far the time of the log may be ahead of this clock.
+_CLOCK_TOLERANCE_SECONDS = 300
 _LOOK_SECONDS = 5.0
 _SECOND = 1_000_000
 
@@ -68,23 +70,26 @@ def alarms(tx: SqliteTransaction, own: FeedId) -> list[node_pb2.Alarm]:
 
 def _silence(tx: SqliteTransaction, simpul: FeedId, governance: Governance) -> list[node_pb2.Alarm]:
     """A log that stands still, and one that nobody confirms: what a simpul that shows each member another face cannot avoid."""
-    state = tx.feed(simpul)
+    state, now = tx.feed(simpul), micros_now()
     if state is None or not state.size:
         return []
-    now = micros_now()
-    newest = parse_entry(tx.entries(simpul, state.size - 1, 1, 1)[0].body)
-    if newest is not None and time_of(newest) < now - _STALE_SECONDS * _SECOND:
-        return [node_pb2.Alarm(reason=Reason.LOG_STALE.value, feed=simpul.origin)]
-    if not tx.witnesses(simpul):
-        return []
-    confirmed = confirmed_checkpoint(tx, simpul)
-    size = confirmed.checkpoint.size if confirmed is not None else _first_member(governance)
-    if size >= state.size:
-        return []
-    first = parse_entry(tx.entries(simpul, size, 1, 1)[0].body)
-    if first is None or time_of(first) >= now - governance.lag_seconds * _SECOND:
-        return []
-    return [node_pb2.Alarm(reason=Reason.CONFIRMATION_OVERDUE.value, feed=simpul.origin)]
+    reason = None
+    if governance.time > now + _CLOCK_TOLERANCE_SECONDS * _SECOND:
+        reason = Reason.LOG_TIME_WRONG
+    elif _written(tx, simpul, state.size - 1) < now - _STALE_SECONDS * _SECOND:
+        reason = Reason.LOG_STALE
+    elif tx.witnesses(simpul):
+        confirmed = confirmed_checkpoint(tx, simpul)
+        size = confirmed.checkpoint.size if confirmed is not None else _first_member(governance)
+        if size < state.size and _written(tx, simpul, size) < now - governance.lag_seconds * _SECOND:
+            reason = Reason.CONFIRMATION_OVERDUE
+    return [node_pb2.Alarm(reason=reason.value, feed=simpul.origin)] if reason is not None else []
+
+
+def _written(tx: SqliteTransaction, feed: FeedId, index: int) -> int:
+    """The time that an entry gives."""
+    entry = parse_entry(tx.entries(feed, index, 1, 1)[0].body)
+    return time_of(entry) if entry is not None else 0
 
 
 def _first_member(governance: Governance) -> int:

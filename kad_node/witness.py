@@ -23,7 +23,16 @@ from kad_protocol.names import FeedId
 from kad_protocol.note import Checkpoint, Note, cosign, only_lines_of
 from kad_protocol.tlog_policy import policy_file
 from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
-from kad_protocol.witness import committee, confirming, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
+from kad_protocol.witness import (
+    COMMITTEE_SIZE,
+    committee,
+    confirming,
+    is_confirmed,
+    quorum,
+    read_cosignature,
+    with_cosignatures,
+    witness_keys_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,8 +49,6 @@ log = logging.getLogger(__name__)
 
 _KIND = "witness"
 _NOTHING = b'{"size": 0, "root": ""}'
-#: How far the time of a simpul's log may be ahead of this clock.
-_CLOCK_TOLERANCE_SECONDS = 300
 _MAX_CHECKPOINT_BYTES = 16 << 10
 
 
@@ -65,11 +72,11 @@ def simpul_of(tx: SqliteTransaction, own: FeedId) -> FeedId | None:
 
 def confirmed_checkpoint(tx: SqliteTransaction, simpul: FeedId) -> Confirmed | None:
     """The largest checkpoint of a simpul that is confirmed by a quorum, as far as this node has seen."""
-    everybody = tx.witnesses(simpul)
+    everybody, (electorate, at) = tx.witnesses(simpul), _electorate(tx, simpul)
     for size, note in tx.witnessed(simpul):
         found = _cosignatures(tx, simpul, size)
         times = {witness: time for witness, (time, _) in found.items() if witness in everybody}
-        if is_confirmed(everybody, times):
+        if is_confirmed(electorate, times, at):
             root = merkle.root_at(tx.tiles(simpul), size)
             return Confirmed(Checkpoint(simpul.origin, size, root), note, times, {witness: found[witness][1] for witness in times})
     return None
@@ -85,12 +92,17 @@ def witnessed_note(tx: SqliteTransaction, simpul: FeedId) -> tuple[bytes, str]:
     state = tx.feed(simpul)
     if confirmed is None or state is None:
         raise PreconditionError(Reason.NOT_WITNESSED, f"too few members confirm {simpul} so far", feed=simpul)
-    everybody, governance = tx.witnesses(simpul), Governance(tx.affairs(simpul), simpul)
-    turn = committee(everybody, max(confirmed.times[witness] for witness in confirming(everybody, confirmed.times)))
+    governance, turn = Governance(tx.affairs(simpul), simpul), committee(*_electorate(tx, simpul))
     note = with_cosignatures(confirmed.note, [confirmed.lines[witness] for witness in turn if witness in confirmed.lines])
     # Keys change; a stranger needs those that signed this checkpoint.
     witnesses = [_keys(tx, governance, witness, confirmed.checkpoint)[0] for witness in turn]
     return note, policy_file(keychain.keys_at(tx, simpul, confirmed.checkpoint.size), witnesses, quorum(len(turn)))
+
+
+def _electorate(tx: SqliteTransaction, simpul: FeedId) -> tuple[list[FeedId], int]:
+    """Whose word counts now, and since when (seconds) the log was last confirmed: which fixes whose turn it is."""
+    governance = Governance(tx.affairs(simpul), simpul)
+    return [FeedId.parse(member.feed) for member in governance.electorate()], governance.confirmed // 1_000_000
 
 
 def _cosignatures(tx: SqliteTransaction, simpul: FeedId, size: int) -> dict[FeedId, tuple[int, bytes]]:
@@ -99,18 +111,18 @@ def _cosignatures(tx: SqliteTransaction, simpul: FeedId, size: int) -> dict[Feed
 
 def witnessing(tx: SqliteTransaction, simpul: FeedId) -> node_pb2.Witnessing:
     """How far the members confirm a simpul, for people."""
-    everybody = tx.witnesses(simpul)
+    everybody, (electorate, at) = tx.witnesses(simpul), _electorate(tx, simpul)
     state = tx.feed(simpul)
     result = node_pb2.Witnessing(
         feed=simpul.origin,
         members=len(everybody),
-        quorum=quorum(min(len(everybody), len(committee(everybody, 0)))),
+        quorum=quorum(min(len(electorate), COMMITTEE_SIZE)),
         signed_size=state.signed_size if state is not None else 0,
     )
     if (confirmed := confirmed_checkpoint(tx, simpul)) is not None:
         result.size, result.confirmed = confirmed.checkpoint.size, len(confirmed.times)
         # Confirmed it was when the last of those that were needed had spoken; who came later adds to it.
-        needed = sorted(confirmed.times[witness] for witness in confirming(everybody, confirmed.times))[: result.quorum]
+        needed = sorted(confirmed.times[witness] for witness in confirming(electorate, confirmed.times, at))[: result.quorum]
         result.time.seconds = needed[-1]
     return result
 
@@ -329,12 +341,7 @@ class Witness:
             return False
         if checkpoint.size <= json.loads(tx.local(_KIND, feed.origin) or _NOTHING)["size"]:
             return False
-        if governance.time > (clock.time() + _CLOCK_TOLERANCE_SECONDS) * 1_000_000:
-            # A log whose time runs ahead ends votes and mandates before their time. It is not followed while that is so.
-            raise PreconditionError(
-                Reason.ACT_TIME_WRONG, f"the time of {feed} is ahead of this node's clock; one of the two is wrong", feed=feed
-            )
-        lag = governance.lag_seconds
+        lag = Governance(tx.affairs(feed), feed).lag_seconds
         ignored = tx.ignored(feed, int((clock.time() - lag) * 1_000_000), checkpoint.size)
         if ignored:
             # A simpul that does not want to see a revocation cannot go on as if there were none: nobody who knows of it confirms it.

@@ -114,15 +114,17 @@ def keys_of(state: FeedState) -> LogKeys:
     return log_keys_of(state.feed.origin, state.log_keys)
 
 
-def pin(tx: LogTransaction, feed: FeedId, genesis: bytes) -> bool:
+def pin(tx: LogTransaction, feed: FeedId, genesis: bytes, role: entry_pb2.MemberRole.ValueType = entry_pb2.MEMBER_ROLE_UNSPECIFIED) -> bool:
     """Accept a feed from now on: the one whose first entry has this leaf hash, and no other. True if it was not known.
+
+    With a role, its genesis must say that its owner has this one.
 
     Raises:
         VerificationError: ``GENESIS_MISMATCH`` if another genesis is pinned for the same origin.
     """
     state = tx.feed(feed)
     if state is None:
-        tx.save_feed(FeedState(feed, genesis))
+        tx.save_feed(FeedState(feed, genesis, role=role))
         return True
     if state.genesis != genesis:
         raise VerificationError(Reason.GENESIS_MISMATCH, f"{feed} is known with another genesis", feed=feed)
@@ -375,6 +377,10 @@ def _with_genesis(state: FeedState, data: bytes) -> FeedState:
     feed, genesis = parse_genesis(data)
     if feed != state.feed:
         raise VerificationError(Reason.GENESIS_MISMATCH, f"the genesis of {state.feed} names {feed}", feed=state.feed, index=0)
+    if state.role and genesis.role != state.role:
+        raise VerificationError(
+            Reason.GENESIS_MISMATCH, f"the genesis of {state.feed} claims another role than it was admitted with", feed=state.feed, index=0
+        )
     return replace(state, log_keys=genesis.log_keys.SerializeToString(), role=genesis.role)
 
 

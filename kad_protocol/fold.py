@@ -25,7 +25,7 @@ from kad_protocol.v1 import content_pb2, entry_pb2
 if TYPE_CHECKING:
     from kad_protocol.store import FeedState, StoredEntry
 
-__all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived", "content_of"]
+__all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived", "content_of", "retraction_reason"]
 
 #: Grows when the same entries would fold to something else; a store then folds all feeds anew.
 FOLD_VERSION = 4
@@ -144,7 +144,7 @@ def content_arrived(tx: FoldTransaction, feed: FeedId, index: int) -> None:
                 tx.put_content(feed, index, entry.record_version, content)
         case "record_retraction":
             problem = None
-            tx.put_retraction(feed, index, entry.record_retraction, time_of(entry), _retraction_reason(stored))
+            tx.put_retraction(feed, index, entry.record_retraction, time_of(entry), retraction_reason(stored))
         case "profile_version":
             problem = _fold_profile(tx, feed, stored)
         case _:
@@ -252,13 +252,14 @@ def _fold_retraction(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, 
     head = tx.record_head(feed, retraction.record)
     if head is None or head.retracted or head.version != retraction.version:
         return Problem(Reason.VERSION_OUT_OF_ORDER, f"a retraction of record {retraction.record} that does not fit")
-    tx.put_retraction(feed, stored.index, retraction, time_of(entry), _retraction_reason(stored))
+    tx.put_retraction(feed, stored.index, retraction, time_of(entry), retraction_reason(stored))
     if not stored.content:
         return Problem(Reason.CONTENT_MISSING, f"the reason for retracting {retraction.record} has not arrived", waiting=True)
     return None
 
 
-def _retraction_reason(stored: StoredEntry) -> str:
+def retraction_reason(stored: StoredEntry) -> str:
+    """Why a record was withdrawn; empty if that has not arrived or does not read."""
     if not stored.content:
         return ""
     try:

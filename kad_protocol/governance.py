@@ -14,6 +14,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from google.protobuf.message import DecodeError
+
 from kad_protocol.authority import (
     FUNCTIONS,
     Action,
@@ -32,8 +34,8 @@ from kad_protocol.errors import InvalidInputError, KadError, Reason, Verificatio
 from kad_protocol.keys import recovery_digest
 from kad_protocol.names import FeedId, is_record_id
 from kad_protocol.note import Checkpoint, Note, verify_cosignatures
-from kad_protocol.statement import RECOVERY, verify_statement
-from kad_protocol.v1 import entry_pb2, governance_pb2
+from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY, verify_statement
+from kad_protocol.v1 import enrolment_pb2, entry_pb2, governance_pb2
 from kad_protocol.witness import confirming
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ __all__ = [
     "FOUNDING_RULES",
     "LONGEST_MANDATE_DAYS",
     "UNLAWFUL",
+    "Annulled",
     "Effect",
     "Governance",
     "Items",
@@ -70,6 +73,8 @@ _MOST_PROPOSALS = 20
 #: Said in the contract; an act that cites or names more is none.
 _MOST_CITED, _MOST_SECTORS, _MOST_REGIONS = 600, 32, 600
 _LONGEST_DEADLINE_DAYS = 366
+#: What else waits to be confirmed, besides acts and the ends of decisions: who is a member, and what is put to the vote.
+_MEMBER, _PROPOSAL = "+", "?"
 #: How far the time of an act may lie beyond the time at which members confirmed it: clocks differ.
 _CLOCK_TOLERANCE = 5 * _MINUTE
 DEFAULT_LAG_SECONDS = 600
@@ -106,6 +111,7 @@ UNLAWFUL = frozenset(
         Reason.ACT_TIME_WRONG,
         Reason.ALREADY_ENROLLED,
         Reason.CENSUS_WRONG,
+        Reason.CONSENT_MISSING,
         Reason.DECISION_MISSING,
         Reason.ENDORSEMENTS_MISSING,
         Reason.ENTRY_NOT_AVAILABLE_TO_ROLE,
@@ -134,7 +140,7 @@ UNLAWFUL = frozenset(
 _SHOWN, _WAITS, _TURNED_DOWN = 0, 1, 2
 
 #: What a suspended member may still write with effect: nothing can take these away.
-_ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis"})
+_ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis", "veto"})
 
 
 class Items(Protocol):
@@ -187,6 +193,14 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Annulled:
+    """What an entry of the simpul's log did has turned out not to be lawful."""
+
+    index: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """Submissions of a forum need not wait any longer."""
 
@@ -202,7 +216,7 @@ class Superseded:
     heir: FeedId
 
 
-Effect = Pinned | Standing | Withdrawn | Released | Superseded
+Effect = Pinned | Standing | Withdrawn | Annulled | Released | Superseded
 
 
 def check_mandate(mandate: entry_pb2.Mandate, own: FeedId, simpul: FeedId) -> None:
@@ -292,6 +306,16 @@ class Governance:
         return micros_of(self.head.time)
 
     @property
+    def confirmed(self) -> int:
+        """The newest time at which members confirmed the log, microseconds since 1970; 0 before the first."""
+        return micros_of(self.head.confirmed_time)
+
+    @property
+    def now(self) -> int:
+        """Time of the log, as far as it can be believed: a simpul's clock that runs off takes nobody's rights away."""
+        return min(self.time, self.confirmed + _DAY) if self.confirmed else self.time
+
+    @property
     def policy(self) -> Policy:
         """The mode in force."""
         return policy(self.head.mode)
@@ -316,14 +340,22 @@ class Governance:
 
     def full_members(self) -> list[str]:
         """See ``authority.Facts``."""
-        return [member.name for member in self._full()]
+        return [member.name for member in self.electorate()]
 
-    def _full(self) -> list[governance_pb2.FederationMember]:
+    def electorate(self) -> list[governance_pb2.FederationMember]:
+        """Active full members whose admission is confirmed; all of them where nobody is left who could confirm anything.
+
+        So whom a simpul admits, rightly or not, has no part in confirming that, nor a vote before.
+        """
+        voting, known = self._voting(), set(self.head.electorate)
+        return [member for member in voting if member.name in known] or voting
+
+    def _voting(self) -> list[governance_pb2.FederationMember]:
         return [member for member in self.members() if _votes(member)]
 
     def _holders(self) -> list[str]:
         """Feeds of full members, of all epochs: whoever began anew keeps its office."""
-        return [feed for member in self._full() for feed in (member.feed, *(former.feed for former in member.former))]
+        return [feed for member in self._voting() for feed in (member.feed, *(former.feed for former in member.former))]
 
     def mandate(self, ref: entry_pb2.MandateRef) -> governance_pb2.GrantedMandate | None:
         """See ``authority.Facts``."""
@@ -369,7 +401,7 @@ class Governance:
         """Do records of this kind wait for review before others read them?"""
         if not self.was_curated(name) or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
             return False
-        return any(kind in granted.mandate.kinds for granted in self.usable("curate", self.time, name))
+        return any(kind in granted.mandate.kinds for granted in self.usable("curate", self.now, name))
 
     def decision(self, number: str) -> governance_pb2.Decision | None:
         """A proposal by its id."""
@@ -406,13 +438,8 @@ class Governance:
     # The simpul's log, entry by entry.
 
     def reach(self, position: int, micros: int) -> None:
-        """The log has come to an entry: its time is now, and what was due is closed."""
-        now = max(self.time, micros)
-        _set(self.head.time, now)
-        if self.head.HasField("next_deadline") and micros_of(self.head.next_deadline) <= now:
-            for decision in self._open():
-                if micros_of(decision.proposal.deadline) <= now:
-                    self._close(decision, position)
+        """The log has come to an entry, which says what time it is."""
+        _set(self.head.time, max(self.time, micros))
         self.head.position = position + 1
 
     def save(self) -> None:
@@ -463,13 +490,20 @@ class Governance:
             member.observed_size = size
             self._keep_member(member)
 
-    def membership(self, position: int, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]) -> None:
+    def membership(  # noqa: C901 - one rule after the other
+        self,
+        position: int,
+        entry: entry_pb2.Membership,
+        root_of: Callable[[FeedId, int], bytes | None],
+        keys_of: Callable[[FeedId, int], LogKeys],
+    ) -> None:
         """The simpul says where a forum stands; true only as far as the rules bear it out.
 
         Args:
             position: of the entry.
             entry: what it says.
             root_of: the root of a feed at a size, None if that is not here.
+            keys_of: the keys of a feed at a size that was observed.
 
         Raises:
             Refused: with the rule that is broken.
@@ -478,6 +512,9 @@ class Governance:
         if _same_member(feed.origin, self._simpul) or len(entry.genesis) != 32:  # noqa: PLR2004 - SHA-256
             raise Refused(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
         member = self.member(self.name_of(feed))
+        if member is not None and member.state == _LEFT and entry.state in (_APPLIED, _ACTIVE) and not entry.HasField("recovery"):
+            self._check_genesis(feed, entry.genesis)
+            self._check_consent(member, entry, keys_of)
         if member is not None and any(former.feed == feed.origin for former in member.former):
             raise Refused(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
         if entry.HasField("recovery"):
@@ -495,6 +532,21 @@ class Governance:
         elif entry.state == _SUSPENDED and entry.decision != member.decision:
             raise Refused(Reason.DECISION_MISSING, f"{entry.decision or 'nothing'} is not the decision that suspended {member.name}")
 
+    def _check_consent(
+        self, member: governance_pb2.FederationMember, entry: entry_pb2.Membership, keys_of: Callable[[FeedId, int], LogKeys]
+    ) -> None:
+        """Whoever has left is let in again only with its own word, given after it left."""
+        consent, feed = entry.consent, FeedId.parse(member.feed)
+        try:
+            keys = keys_of(feed, member.observed_size)
+            verify_statement(keys, CERTIFICATE_BINDING, consent.statement, consent.ed25519_signature, consent.mldsa44_signature)
+            said = enrolment_pb2.CertificateBinding.FromString(consent.statement)
+        except (KadError, DecodeError) as error:
+            raise Refused(Reason.CONSENT_MISSING, f"{member.name} has left, and nothing shows that it comes back: {error}") from error
+        departed = int(self._items.get("departed", member.name) or b"0")
+        if said.feed != feed.origin or micros_of(said.time) < departed:
+            raise Refused(Reason.CONSENT_MISSING, f"{member.name} has left, and what shows that it comes back is older than that")
+
     def _apply(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         if member is not None and member.state not in (_APPLIED, _LEFT):
             raise Refused(Reason.ALREADY_ENROLLED, f"{feed.forum} is a member already")
@@ -510,6 +562,9 @@ class Governance:
         self._check_genesis(feed, entry.genesis)
         self.may_admit(feed, entry, member)
         self._put_member(position, feed, entry, _ACTIVE)
+        if entry.mandates:
+            self._items.put("admission", _place(position), entry.SerializeToString())
+        self._await(position, f"{_MEMBER}{self.name_of(feed)}")
         self._items.put("genesis", feed.origin, entry.genesis)
         self._items.delete("left-suspended", self.name_of(feed))
         self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, entry.category)]
@@ -546,7 +601,7 @@ class Governance:
                 owner=feed,
                 function="admit-members",
                 cited=tuple(entry.mandates),
-                time=self.time,
+                time=max(self.time, self.confirmed),
             )
             verdict = self.may(question)
             if verdict.allowed:
@@ -663,10 +718,38 @@ class Governance:
         Raises:
             Refused: ``FINALITY_INVALID``.
         """
-        size, confirmed = self.check_finality(note, self.head.position - 1, root_of)
-        if size > self.head.final_size:
-            self.head.final_size = size
-            self._finalise(confirmed)
+        position = self.head.position - 1
+        size, confirmed = self.check_finality(note, position, root_of)
+        if size <= self.head.final_size:
+            return
+        self.head.final_size = size
+        _set(self.head.confirmed_time, max(self.confirmed, confirmed))
+        if abs(self.time - confirmed) > _CLOCK_TOLERANCE:
+            # What members say of the time stands against what the simpul says: a clock that ran off, or was held back, is set right here.
+            _set(self.head.time, confirmed)
+        self._finalise(confirmed)
+        del self.head.electorate[:]
+        self.head.electorate.extend(member.name for member in self._voting() if member.position < size)
+        self._pass(position)
+
+    def _pass(self, position: int) -> None:
+        """By the time that members have confirmed, what is due is closed."""
+        for decision in self._open():
+            if decision.open_position < self.head.final_size and not decision.HasField("confirmed_open_time"):
+                decision.confirmed_open_time.CopyFrom(self.head.confirmed_time)
+                self._keep_decision(decision)
+            if (due := self._due_time(decision)) is not None and due <= self.confirmed:
+                self._close(decision, position)
+        self._due()
+
+    def _due_time(self, decision: governance_pb2.Decision) -> int | None:
+        """When a decision is closed, whoever has voted by then; None while its notice has not begun."""
+        deadline = micros_of(decision.proposal.deadline)
+        if decision.proposal.WhichOneof("matter") != "charter" or not self.charter.notice_hours:
+            return deadline
+        if not decision.HasField("confirmed_open_time"):
+            return None
+        return max(deadline, micros_of(decision.confirmed_open_time) + self.charter.notice_hours * 3600 * 1_000_000)
 
     def check_finality(self, note: bytes, index: int, root_of: Callable[[FeedId, int], bytes | None]) -> tuple[int, int]:
         """Check what shows a quorum, in an entry at ``index`` of the simpul's feed.
@@ -686,9 +769,9 @@ class Governance:
             raise Refused(Reason.FINALITY_INVALID, "the note is not of an earlier place of this log")
         if root_of(self._simpul, checkpoint.size) != checkpoint.root:
             raise Refused(Reason.FINALITY_INVALID, "the note is of another history than this log")
-        full = self._full()
+        everybody = self.electorate()
         times: dict[FeedId, int] = {}
-        for member in full:
+        for member in everybody:
             feed = FeedId.parse(member.feed)
             try:
                 keys = self.witness_keys(feed, checkpoint.size)
@@ -697,10 +780,13 @@ class Governance:
             except VerificationError:
                 # Whose keys are none, or whose lines are not there or not good, does not confirm; that takes nothing from the others.
                 continue
-        counted = confirming([FeedId.parse(member.feed) for member in full], times)
+        counted = confirming([FeedId.parse(member.feed) for member in everybody], times, self.confirmed // 1_000_000)
         if not counted:
             raise Refused(Reason.FINALITY_INVALID, f"{len(times)} members confirm it; that is no quorum")
-        return checkpoint.size, int(statistics.median(times[feed] for feed in counted)) * 1_000_000
+        confirmed = int(statistics.median(times[feed] for feed in counted)) * 1_000_000
+        if confirmed < self.confirmed - _CLOCK_TOLERANCE:
+            raise Refused(Reason.FINALITY_INVALID, "members confirmed it before they confirmed what is final already")
+        return checkpoint.size, confirmed
 
     def _finalise(self, confirmed: int) -> None:
         """What waited for the quorum is final, unless the confirmation shows that its time was wrong."""
@@ -709,7 +795,9 @@ class Governance:
                 break
             self._items.delete("awaiting", key)
             number = key.partition("/")[2]
-            if not number:
+            if number.startswith(_MEMBER):
+                self._finalise_admission(_position(key), number.removeprefix(_MEMBER), confirmed)
+            elif not number:
                 performed = self.act(_position(key))
                 if performed is not None and performed.state == _Act.STATE_UNWITNESSED:
                     self._finalise_act(performed, confirmed)
@@ -718,17 +806,34 @@ class Governance:
                 self._keep_decision(decision)
 
     def _finalise_act(self, performed: governance_pb2.PerformedAct, confirmed: int) -> None:
-        done = micros_of(performed.time)
-        expired = any(
-            granted is None or micros_of(granted.mandate.not_after) <= confirmed
-            for granted in (self.mandate(ref) for ref in performed.act.mandates)
-        )
-        # A log that holds its time back could act under a mandate that has run out: so a late confirmation must find it still running.
-        if done > confirmed + _CLOCK_TOLERANCE or (confirmed > done + _CLOCK_TOLERANCE and expired):
+        if self._is_time_wrong(micros_of(performed.time), confirmed, performed.act.mandates):
             self._void(performed, Reason.ACT_TIME_WRONG)
         else:
             performed.state = _Act.STATE_FINAL
+            _set(performed.final_time, confirmed)
             self._keep_act(performed)
+
+    def _finalise_admission(self, position: int, name: str, confirmed: int) -> None:
+        """An admission under mandates stands only if the members' clocks bear out that these were running."""
+        kept, member = self._items.get("admission", _place(position)), self.member(name)
+        if kept is None or member is None or member.position != position or member.state != _ACTIVE:
+            return
+        if self._is_time_wrong(micros_of(member.time), confirmed, entry_pb2.Membership.FromString(kept).mandates):
+            member.state = _LEFT
+            self._keep_member(member)
+            self.effects += [Annulled(position, Reason.ACT_TIME_WRONG), Standing(FeedId.parse(member.feed), _LEFT, member.category)]
+
+    def _is_time_wrong(self, done: int, confirmed: int, mandates: Iterable[entry_pb2.MandateRef]) -> bool:
+        """Does the time at which something was done under mandates not fit the time at which members confirmed it?
+
+        A log that holds its time back could act under a mandate that has run out: so a late confirmation must find it still running.
+        """
+        if done > confirmed + _CLOCK_TOLERANCE:
+            return True
+        found = (self.mandate(ref) for ref in mandates)
+        return confirmed > done + _CLOCK_TOLERANCE and any(
+            granted is None or micros_of(granted.mandate.not_after) <= confirmed for granted in found
+        )
 
     def perform(self, index: int, act: entry_pb2.Act, micros: int, kind: int) -> governance_pb2.PerformedAct:
         """The simpul did something in members' names; judged here, and kept with the verdict.
@@ -890,8 +995,9 @@ class Governance:
             case "proposal":
                 self._propose(member, feed, index, leaf, entry.proposal, position)
             case "vote":
-                self._vote(member, feed, index, entry.vote, position)
+                self._vote(member, feed, index, entry, position)
             case "departure":
+                self._items.put("departed", member.name, str(micros_of(entry.time)).encode())
                 self._depart(member, feed, index, position)
             case _:
                 raise Refused(Reason.ENTRY_NOT_AVAILABLE_TO_ROLE, "only a simpul writes such an entry")
@@ -900,9 +1006,9 @@ class Governance:
         self, member: governance_pb2.FederationMember, feed: FeedId, index: int, leaf: bytes, mandate: entry_pb2.Mandate, position: int
     ) -> None:
         check_mandate(mandate, feed, self._simpul)
-        self.check_new_mandate(member.name, mandate, self.time)
+        self.check_new_mandate(member.name, mandate, self.now)
         for other in self.running(member.name):
-            if _over(other, self.time):
+            if _over(other, self.confirmed):
                 # Not looked at again; time does not go back.
                 self._items.delete("running", f"{member.name}/{other.mandate.id}")
         granted = _Mandate(name=f"{member.name}/mandates/{mandate.id}", mandate=mandate, position=position)
@@ -962,7 +1068,7 @@ class Governance:
             raise Refused(Reason.ACT_UNKNOWN, f"{performed.name} was not done in the name of {member.name}, or is vetoed already")
         if performed.act.WhichOneof("deed") not in ("publication", "withdrawal"):
             days = max(granted.mandate.veto_days for granted in own)
-            if self.time > micros_of(performed.time) + days * _DAY or not days:
+            if not days or (performed.HasField("final_time") and self.confirmed > micros_of(performed.final_time) + days * _DAY):
                 raise Refused(Reason.VETO_TOO_LATE, f"{performed.name} could be vetoed for {days} days")
         return performed
 
@@ -1043,7 +1149,7 @@ class Governance:
             raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
         if self.decision(proposal.id) is not None:
             raise Refused(Reason.PROPOSAL_REPEATED, f"there is a proposal {proposal.id} already")
-        self.check_proposal(proposal, self.time)
+        self.check_proposal(proposal, self.now)
         if sum(1 for _, proposer in self._items.all("open") if proposer == member.name.encode()) >= _MOST_PROPOSALS:
             raise Refused(Reason.PROPOSAL_INVALID, f"{member.name} has {_MOST_PROPOSALS} open proposals; let some of them be decided first")
         decision = _Decision(
@@ -1060,10 +1166,11 @@ class Governance:
         # Nobody decides about itself.
         decision.electors.extend(name for name in self.full_members() if name != concerned)
         self._keep_decision(decision)
+        self._await(position, f"{_PROPOSAL}{proposal.id}")
         self._due()
 
-    def check_vote(self, name: str, vote: entry_pb2.Vote) -> governance_pb2.Decision:
-        """Check a vote; returns what it is on.
+    def check_vote(self, name: str, vote: entry_pb2.Vote, written: int) -> governance_pb2.Decision:
+        """Check a vote that its member wrote at a time of its own; returns what it is on.
 
         Raises:
             Refused: ``PROPOSAL_UNKNOWN``, ``VOTE_TOO_LATE``, ``VOTE_NOT_ENTITLED``, ``VOTE_REPEATED``.
@@ -1073,6 +1180,8 @@ class Governance:
             raise Refused(Reason.PROPOSAL_UNKNOWN, f"there is no such proposal as {vote.proposal[:40]!r}")
         if decision.state != _Decision.STATE_OPEN:
             raise Refused(Reason.VOTE_TOO_LATE, f"{decision.name} is closed")
+        if written >= micros_of(decision.proposal.deadline):
+            raise Refused(Reason.VOTE_TOO_LATE, f"the vote on {decision.name} was cast after its deadline")
         if name not in decision.electors:
             raise Refused(Reason.VOTE_NOT_ENTITLED, f"{name} has no vote on {decision.name}")
         if any(cast.member == name for cast in decision.votes):
@@ -1081,9 +1190,9 @@ class Governance:
             raise Refused(Reason.ENTRY_MALFORMED, "a vote that is none")
         return decision
 
-    def _vote(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, vote: entry_pb2.Vote, position: int) -> None:
-        decision = self.check_vote(member.name, vote)
-        decision.votes.add(member=member.name, choice=vote.choice, feed=feed.origin, index=index)
+    def _vote(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, entry: entry_pb2.Entry, position: int) -> None:
+        decision = self.check_vote(member.name, entry.vote, micros_of(entry.time))
+        decision.votes.add(member=member.name, choice=entry.vote.choice, feed=feed.origin, index=index)
         self._keep_decision(decision)
         self._close_if_all_voted(decision, position)
 
@@ -1152,6 +1261,7 @@ class Governance:
         if member is None or {member.state, standing.state} != {_ACTIVE, _SUSPENDED}:
             return
         member.state, member.position, member.decision = standing.state, position, decision.proposal.id
+        self._await(position, f"{_MEMBER}{member.name}")
         member.time.CopyFrom(self.head.time)
         self._keep_member(member)
         self.effects.append(Standing(FeedId.parse(member.feed), member.state, member.category))
@@ -1170,10 +1280,10 @@ class Governance:
         return [decision for decision in found if decision is not None]
 
     def _due(self) -> None:
-        deadlines = [micros_of(decision.proposal.deadline) for decision in self._open()]
+        dues = [due for decision in self._open() if (due := self._due_time(decision)) is not None]
         self.head.ClearField("next_deadline")
-        if deadlines:
-            _set(self.head.next_deadline, min(deadlines))
+        if dues:
+            _set(self.head.next_deadline, min(dues))
 
     # Keeping.
 

@@ -15,12 +15,12 @@ from google.protobuf.message import DecodeError
 
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol import fold, merkle
+from kad_protocol import fold, keychain, merkle
 from kad_protocol.authority import is_within_regions
 from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
 from kad_protocol.errors import KadError, Reason, StorageError, VerificationError
 from kad_protocol.fold import FoldTransaction, Problem
-from kad_protocol.governance import Governance, Pinned, Refused, Released, Standing, Superseded, Withdrawn
+from kad_protocol.governance import Annulled, Governance, Pinned, Refused, Released, Standing, Superseded, Withdrawn
 from kad_protocol.names import FeedId, RecordName, is_record_id
 from kad_protocol.store import MAX_ENTRIES
 from kad_protocol.v1 import content_pb2, entry_pb2
@@ -187,7 +187,7 @@ class _Step:
             case "observation":
                 self._observe(entry.observation)
             case "membership":
-                governance.membership(index, entry.membership, self._root_of)
+                governance.membership(index, entry.membership, self._root_of, lambda feed, size: keychain.keys_at(self._tx, feed, size))
             case "founding":
                 governance.found(entry.founding)
             case "finality":
@@ -297,7 +297,7 @@ class _Step:
             self._effect(entry, owner)
         except Refused as error:
             raise governance.refuse(performed, error.reason, str(error)) from error
-        if deed in ("publication", "statement"):
+        if deed in ("publication", "withdrawal", "statement"):
             # An act is judged by its entry alone: what it says travels beside it, and comes to some sooner than to others.
             problem = _act_content(self._tx, self._simpul, self._stored, entry)
             if problem is not None:
@@ -349,7 +349,7 @@ class _Step:
         if head is None or head[2] or head[0] != act.withdrawal.version:
             raise Refused(Reason.VERSION_OUT_OF_ORDER, "a withdrawal that fits no record that was published in that name")
         self._governance.keep_hosted(owner, act.withdrawal.record, *head[:2], withdrawn=True)
-        self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, "", time)
+        self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, fold.retraction_reason(self._stored), time)
 
     # What follows.
 
@@ -366,11 +366,15 @@ class _Step:
             case Pinned(feed, genesis):
                 self._require_own(feed)
                 # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
-                feeds.pin(self._tx, feed, genesis)
+                # Of its own federation it names forums only: a second simpul would judge, in its own log, whatever it likes.
+                own = feed.federation == self._simpul.federation
+                feeds.pin(self._tx, feed, genesis, entry_pb2.MEMBER_ROLE_FORUM if own else entry_pb2.MEMBER_ROLE_UNSPECIFIED)
                 self._tx.put_admission(self._simpul, self._stored.index, feed)
             case Standing(feed, state, category):
                 self._require_own(feed)
                 self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)
+            case Annulled(index, reason):
+                self._tx.put_problem(self._simpul, index, Problem(reason, "what it did has no effect after all"))
             case Released(feed):
                 self._tx.release_submissions(feed)
             case Superseded(feed, good_size, heir):
@@ -450,6 +454,9 @@ def content_arrived(tx: OrderTransaction, feed: FeedId, index: int) -> None:
         if entry.act.WhichOneof("deed") == "publication":
             content = contents.parse_content(contents.split(stored.content)[1])
             tx.put_content(tx.heir(FeedId.parse(entry.act.on_behalf_of)), index, entry.act.publication, content, feed)
+        elif entry.act.WhichOneof("deed") == "withdrawal":
+            owner, record = tx.heir(FeedId.parse(entry.act.on_behalf_of)), entry.act.withdrawal.record
+            tx.withdraw_hosted(owner, feed, record, fold.retraction_reason(stored), time_of(entry))
 
 
 def _act_content(tx: OrderTransaction, simpul: FeedId, stored: StoredEntry, entry: entry_pb2.Entry) -> Problem | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kad_node.node import Node
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.certificates import Authority
+    from kad_protocol.note import LogKeys
     from kad_protocol.v1 import governance_pb2
     from kad_simpul.config import SimpulConfig
     from kad_simpul.enrol import Application, Enrolment, Invitation
@@ -45,6 +46,11 @@ def _der(pem: bytes) -> bytes:
     return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
 
+def _keys_of_today(tx: SqliteTransaction, feed: FeedId) -> LogKeys | None:
+    state = tx.feed(feed)
+    return feeds.keys_of(state) if state is not None and state.log_keys else None
+
+
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """``kad.v1.EnrolmentService``."""
 
@@ -58,7 +64,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         node = self._node
 
         def admit(tx: SqliteTransaction) -> tuple[Application, bytes, PreconditionError | None]:
-            application = self._enrolment.redeem(tx, request, _now())
+            application = self._enrolment.redeem(tx, request, _now(), lambda feed: _keys_of_today(tx, feed))
             return application, tx.entries(node.own, 0, 1, 1)[0].body, self._admit(tx, application)
 
         application, genesis, not_yet = await node.store.write(admit)
@@ -100,13 +106,16 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             raise PermissionDeniedError(Reason.INVITATION_USED, "this invitation has been used", forum=application.feed.forum)
         found = governance_of(tx, self._node)
         member = found.member(found.name_of(application.feed))
+        left = member is not None and member.state == entry_pb2.MEMBERSHIP_STATE_LEFT
         applied = member is not None and member.state == entry_pb2.MEMBERSHIP_STATE_APPLIED and member.genesis == application.genesis
         entry = new_entry(max(micros_now(), found.time))
         admitted = admission(found, application.feed.origin, application.genesis, application.category)
         if admitted is not None:
             self._node.fence.require()
-            feeds.pin(tx, application.feed, application.genesis)
+            feeds.pin(tx, application.feed, application.genesis, entry_pb2.MEMBER_ROLE_FORUM)
             entry.membership.CopyFrom(admitted)
+            if left:
+                entry.membership.consent.CopyFrom(application.consent)
             feeds.append(tx, self._node.own, [Draft(entry)])
             return None
         if not applied:
@@ -114,6 +123,8 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             entry.membership.feed, entry.membership.genesis = application.feed.origin, application.genesis
             entry.membership.state = entry_pb2.MEMBERSHIP_STATE_APPLIED
             entry.membership.category = application.category or entry_pb2.MEMBER_CATEGORY_FULL  # type: ignore[assignment]
+            if left:
+                entry.membership.consent.CopyFrom(application.consent)
             feeds.append(tx, self._node.own, [Draft(entry)])
         needed = found.endorsements_needed(application.feed)
         have = len(member.endorsements) if member is not None and applied else 0

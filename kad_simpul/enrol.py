@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
@@ -26,6 +26,8 @@ from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY_INQUIRY, verify
 from kad_protocol.v1 import enrolment_pb2, entry_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kad_protocol.note import LogKeys
     from kad_protocol.store import FeedState
 
@@ -86,6 +88,8 @@ class Application:
     category: int
     #: The invitation had been used by this feed already: a lost answer is asked for again, nobody new comes in.
     repeated: bool = False
+    #: The applicant's own word, for a member that had left; another one each time.
+    consent: entry_pb2.Consent = field(default_factory=entry_pb2.Consent, compare=False)
 
 
 def _micros(moment: datetime.datetime) -> int:
@@ -146,8 +150,20 @@ class Enrolment:
         store.put_local(_KIND, kept.id, kept.to_bytes())
         return kept
 
-    def redeem(self, store: InvitationStore, request: enrolment_pb2.EnrolRequest, now: datetime.datetime) -> Application:
+    def redeem(
+        self,
+        store: InvitationStore,
+        request: enrolment_pb2.EnrolRequest,
+        now: datetime.datetime,
+        known: Callable[[FeedId], LogKeys | None] = lambda _: None,
+    ) -> Application:
         """Check an application and use up its invitation.
+
+        Args:
+            store: where invitations lie.
+            request: the application.
+            now: this moment.
+            known: the keys of today of a feed that is here, of somebody who was a member before.
 
         Raises:
             PermissionDeniedError: ``INVITATION_UNKNOWN``, ``INVITATION_EXPIRED``, ``INVITATION_USED``, ``INVITATION_FOR_OTHER_FORUM``.
@@ -162,7 +178,8 @@ class Enrolment:
                 Reason.INVITATION_FOR_OTHER_FORUM, f"this invitation is for {kept.forum}", forum=kept.forum, applicant=request.forum
             )
         feed, genesis = parse_genesis(request.genesis)
-        if feed != FeedId(self._federation, kept.forum) or genesis.role != entry_pb2.MEMBER_ROLE_FORUM:
+        fits = (feed.federation, feed.forum) == (self._federation, kept.forum) and (not feed.epoch or known(feed) is not None)
+        if not fits or genesis.role != entry_pb2.MEMBER_ROLE_FORUM:
             raise InvalidInputError(Reason.GENESIS_MISMATCH, f"the genesis is not that of {kept.forum} in {self._federation}", feed=feed)
         hashed = merkle.leaf_hash(request.genesis)
         if kept.used:
@@ -170,13 +187,17 @@ class Enrolment:
                 raise PermissionDeniedError(Reason.INVITATION_USED, "this invitation has been used", forum=kept.forum)
         elif _micros(now) >= kept.expires:
             raise PermissionDeniedError(Reason.INVITATION_EXPIRED, "this invitation has expired; ask for a new one", forum=kept.forum)
-        keys = log_keys_of(feed.origin, genesis.log_keys.SerializeToString())
+        keys = known(feed) or log_keys_of(feed.origin, genesis.log_keys.SerializeToString())
         self._check_binding(request.certificate_request, request.binding, feed, keys, None)
         repeated = bool(kept.used)
         if not repeated:
             kept = replace(kept, used=_micros(now), feed=feed.origin, genesis=hashed.hex())
             store.put_local(_KIND, kept.id, kept.to_bytes())
-        return Application(feed, hashed, kept.category, repeated)
+        binding = request.binding
+        consent = entry_pb2.Consent(
+            statement=binding.payload, ed25519_signature=binding.ed25519_signature, mldsa44_signature=binding.mldsa44_signature
+        )
+        return Application(feed, hashed, kept.category, repeated, consent)
 
     def check_inquiry(self, request: enrolment_pb2.PrepareRecoveryRequest, known: bytes, now: datetime.datetime) -> None:
         """Check that who asks holds the recovery keys of a forum.

@@ -42,6 +42,8 @@ def moment(time: Timestamp, zone: str = "") -> str:
 def state_of(record: records_pb2.Record) -> str:
     """Where a record stands, with its receipt."""
     if record.state == records_pb2.RECORD_STATE_PUBLISHED:
+        if record.published_by:
+            return _("published by {simpul} in the forum's name").format(simpul=record.published_by.split("/")[-2])
         if record.HasField("observation"):
             return _("published, received by the simpul")
         return _("published")
@@ -110,10 +112,13 @@ def show_record(record: records_pb2.Record) -> None:
     out.print(f"[bold]{escape(record.content.title or record.name)}[/]")
     out.print(f"{record.name}  {_('version')} {record.version}/{record.latest_version}")
     out.print(f"{state_of(record)}, {moment(record.update_time)}")
+    if record.published_by and record.state == records_pb2.RECORD_STATE_PUBLISHED:
+        out.print(_("The forum may object to that: kad-node veto acts/{index}").format(index=record.index))
     if record.HasField("index"):
         out.print(f"{_('entry')} {record.index} {_('of')} {record.feed}")
     if record.retraction_reason:
-        out.print(f"[yellow]{_('Retracted')}:[/] {escape(record.retraction_reason)}")
+        words = {"ACT_VETOED": _("the forum in whose name it was published has objected to it")}
+        out.print(f"[yellow]{_('Retracted')}:[/] {escape(words.get(record.retraction_reason, record.retraction_reason))}")
     if record.HasField("content"):
         out.print()
         out.print(escape(document.dump(document.to_document(record.content, record.audience, language()))).rstrip())
@@ -151,6 +156,9 @@ def alarm_sentence(alarm: node_pb2.Alarm, own: str) -> str:
             "too few members have confirmed what the simpul wrote lately. Are they offline, or does the simpul show each another face? Ask one directly."
         ),
         Reason.LOG_STALE: _("nothing new in its log for hours: it stands still, cannot be reached, or holds news back."),
+        Reason.LOG_TIME_WRONG: _(
+            "its time is ahead of this computer's clock; one of the two is wrong. Its acts wait until that is set right."
+        ),
         Reason.EPOCH_SUPERSEDED: _("given up by its owner, who goes on with new keys."),
     }
     if alarm.feed == own:

@@ -30,11 +30,11 @@ from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from kad_node.node import Node
+    from kad_node.node import Acting, Node
     from kad_node.store.queries import RecordRow
     from kad_node.store.transaction import SqliteTransaction
 
-__all__ = ["Records", "to_record"]
+__all__ = ["Records", "replayed", "to_record"]
 
 _REQUEST = "request"
 _REQUEST_MICROS = 48 * 3600 * 1_000_000
@@ -100,7 +100,7 @@ class Records:
             names: list[str] = []
             fresh: list[Draft] = []
             for request, (record, draft) in zip(requests, drafts, strict=True):
-                earlier = self._replayed(tx, request.request_id, request.content.SerializeToString(deterministic=True), record)
+                earlier = replayed(tx, request.request_id, request.content.SerializeToString(deterministic=True), record)
                 names.append(earlier or record)
                 if earlier is None:
                     fresh.append(draft)
@@ -111,6 +111,8 @@ class Records:
 
     async def revise(self, request: records_pb2.ReviseRecordRequest) -> records_pb2.Record:
         """Publish a new version. See ``RecordsService.ReviseRecord``."""
+        if (acting := self._acts_for(request.name)) is not None:
+            return await acting.revise(request)
         name = self._own_name(request.name)
         draft = self._version_draft(name.record, 0, request.content, request.audience)
         if request.validate_only:
@@ -119,7 +121,7 @@ class Records:
 
         def write(tx: SqliteTransaction) -> list[str]:
             what = request.name.encode() + request.content.SerializeToString(deterministic=True)
-            if self._replayed(tx, request.request_id, what, name.record) is None:
+            if replayed(tx, request.request_id, what, name.record) is None:
                 row = self._current(tx, name, request.expected_version)
                 version = draft.entry.record_version
                 if version.kind != row.kind:
@@ -134,6 +136,8 @@ class Records:
 
     async def retract(self, request: records_pb2.RetractRecordRequest) -> records_pb2.Record:
         """Withdraw a record. See ``RecordsService.RetractRecord``."""
+        if (acting := self._acts_for(request.name)) is not None:
+            return await acting.retract(request)
         name = self._own_name(request.name)
         notice = entry_pb2.RetractionNotice(reason=request.reason)
         problems = contents.validate(notice)
@@ -147,7 +151,7 @@ class Records:
 
         def write(tx: SqliteTransaction) -> list[str]:
             what = f"{request.name}\n{request.reason}".encode()
-            if self._replayed(tx, request.request_id, what, name.record) is None:
+            if replayed(tx, request.request_id, what, name.record) is None:
                 entry.record_retraction.version = self._current(tx, name, request.expected_version).latest
                 self._put(tx, [Draft(entry, blob)])
             return [name.record]
@@ -183,25 +187,6 @@ class Records:
         if drafts:
             outbox.put(tx, self._node.own, drafts, open_fence=self._node.fence.state is FenceState.OPEN)
 
-    def _replayed(self, tx: SqliteTransaction, request_id: str, what: bytes, record: str) -> str | None:
-        """The record of an earlier call with this request id; remembers this one otherwise.
-
-        Raises:
-            AbortedError: ``REQUEST_ID_REUSED``.
-        """
-        if not request_id:
-            return None
-        digest = hashlib.sha256(what).hexdigest()
-        known = tx.local(_REQUEST, request_id)
-        if known is not None:
-            earlier = json.loads(known)
-            if earlier["what"] != digest:
-                raise AbortedError(Reason.REQUEST_ID_REUSED, "this request id was used for something else", request_id=request_id)
-            return str(earlier["record"])
-        tx.expire_local(_REQUEST, micros_now() - _REQUEST_MICROS)
-        tx.put_local(_REQUEST, request_id, json.dumps({"what": digest, "record": record}).encode())
-        return None
-
     def _current(self, tx: SqliteTransaction, name: RecordName, expected: int) -> RecordRow:
         row = tx.record(name.forum, name.record, 0, self._node.own)
         own = self._node.own
@@ -222,6 +207,10 @@ class Records:
                 expected_version=expected,
             )
         return row
+
+    def _acts_for(self, name: str) -> Acting | None:
+        """Who changes a record of another forum here: a simpul, if it is one."""
+        return self._node.acting if RecordName.parse(name).forum != self._node.own.forum else None
 
     def _own_name(self, text: str) -> RecordName:
         name = RecordName.parse(text)
@@ -258,7 +247,11 @@ class Records:
             raise NotFoundError(
                 Reason.RECORD_NOT_FOUND, f"there is no record {parsed}" + (f" version {version}" if version else ""), name=parsed
             )
-        return to_record(row, may_review=self._node.acting is not None or row.feed == self._node.own)
+        return to_record(row, may_review=self._may_review(row))
+
+    def _may_review(self, row: RecordRow) -> bool:
+        """What waits for a review is read by its forum and by the simpul."""
+        return self._node.acting is not None or row.feed == self._node.own
 
     async def list(self, request: records_pb2.ListRecordsRequest) -> records_pb2.ListRecordsResponse:
         """A page of records. See ``RecordsService.ListRecords``."""
@@ -277,9 +270,10 @@ class Records:
                 after=(key[0], int(key[1])) if key else None,
                 limit=size + 1,
                 retracted=request.show_retracted,
+                own=self._node.own,
             )
         )
-        response = records_pb2.ListRecordsResponse(records=[to_record(row) for row in rows[:size]])
+        response = records_pb2.ListRecordsResponse(records=[to_record(row, may_review=self._may_review(row)) for row in rows[:size]])
         if len(rows) > size:
             last = rows[size - 1]
             response.next_page_token = encode_page([last.order, last.rid], *question)
@@ -348,6 +342,26 @@ class Records:
                     await asyncio.wait_for(changed.wait(), quiet_seconds)
                 except TimeoutError:
                     yield response
+
+
+def replayed(tx: SqliteTransaction, request_id: str, what: bytes, record: str) -> str | None:
+    """The record of an earlier call with this request id; remembers this one otherwise.
+
+    Raises:
+        AbortedError: ``REQUEST_ID_REUSED``.
+    """
+    if not request_id:
+        return None
+    digest = hashlib.sha256(what).hexdigest()
+    known = tx.local(_REQUEST, request_id)
+    if known is not None:
+        earlier = json.loads(known)
+        if earlier["what"] != digest:
+            raise AbortedError(Reason.REQUEST_ID_REUSED, "this request id was used for something else", request_id=request_id)
+        return str(earlier["record"])
+    tx.expire_local(_REQUEST, micros_now() - _REQUEST_MICROS)
+    tx.put_local(_REQUEST, request_id, json.dumps({"what": digest, "record": record}).encode())
+    return None
 
 
 def warnings_for(content: content_pb2.Content) -> list[records_pb2.Warning]:

@@ -195,9 +195,10 @@ class Queries:
         after: tuple[Any, int] | None,
         limit: int,
         retracted: bool,
+        own: FeedId,
     ) -> list[RecordRow]:
         """A page of records. ``after`` is the order value and the ``rid`` of the last one of the page before: inserts in
-        between move nothing.
+        between move nothing. What waits for a review, or was turned down, is listed for its author (``own``) only, unless asked for.
         """
         key = _ORDER[order]
         clauses, values = _where(where)
@@ -205,8 +206,9 @@ class Queries:
             clauses.append("f.forum = ?")
             values.append(forum)
         if not retracted and not any(term.field == "state" for term in where.terms):
-            clauses.append("r.state NOT IN (?, ?, ?)")
+            clauses.append("r.state <> ? AND (r.state NOT IN (?, ?) OR f.origin = ?)")
             values.extend([records_pb2.RECORD_STATE_RETRACTED, records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED])
+            values.append(own.origin)
         if after is not None:
             clauses.append(f"({key}, r.rid) {'<' if descending else '>'} (?, ?)")
             values.extend(after)

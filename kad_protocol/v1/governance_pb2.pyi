@@ -43,6 +43,8 @@ class Federation(google.protobuf.message.Message):
     WAITING_FOR_FIELD_NUMBER: builtins.int
     CHAIR_FIELD_NUMBER: builtins.int
     NEXT_DEADLINE_FIELD_NUMBER: builtins.int
+    CONFIRMED_TIME_FIELD_NUMBER: builtins.int
+    ELECTORATE_FIELD_NUMBER: builtins.int
     simpul: builtins.str
     """Origin of the simpul's feed."""
     mode: kad_protocol.v1.entry_pb2.Mode.ValueType
@@ -77,7 +79,19 @@ class Federation(google.protobuf.message.Message):
 
     @property
     def next_deadline(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """The earliest deadline of an open proposal; not set if none is open."""
+        """When the next open proposal is due: its deadline, or later where a charter needs notice; not set if none is open."""
+
+    @property
+    def confirmed_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The newest time at which members have confirmed the log, by their own clocks: deadlines and vetoes go by it, since the simpul alone
+        cannot move it. Not set before the first time.
+        """
+
+    @property
+    def electorate(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the full members who were there when the log was last confirmed. They vote, endorse and confirm; who came since counts
+        once they have confirmed that. Empty: nobody has confirmed anything yet, and all full members count.
+        """
 
     def __init__(
         self,
@@ -95,9 +109,11 @@ class Federation(google.protobuf.message.Message):
         waiting_for: builtins.str = ...,
         chair: builtins.str = ...,
         next_deadline: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        confirmed_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        electorate: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["charter", b"charter", "charter_time", b"charter_time", "next_deadline", b"next_deadline", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["awaiting_size", b"awaiting_size", "chair", b"chair", "charter", b"charter", "charter_decision", b"charter_decision", "charter_time", b"charter_time", "final_size", b"final_size", "mode", b"mode", "next_deadline", b"next_deadline", "position", b"position", "simpul", b"simpul", "time", b"time", "waiting_for", b"waiting_for", "waiting_reason", b"waiting_reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["charter", b"charter", "charter_time", b"charter_time", "confirmed_time", b"confirmed_time", "next_deadline", b"next_deadline", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["awaiting_size", b"awaiting_size", "chair", b"chair", "charter", b"charter", "charter_decision", b"charter_decision", "charter_time", b"charter_time", "confirmed_time", b"confirmed_time", "electorate", b"electorate", "final_size", b"final_size", "mode", b"mode", "next_deadline", b"next_deadline", "position", b"position", "simpul", b"simpul", "time", b"time", "waiting_for", b"waiting_for", "waiting_reason", b"waiting_reason"]) -> None: ...
 
 Global___Federation: typing_extensions.TypeAlias = Federation
 
@@ -348,6 +364,7 @@ class PerformedAct(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     VETOES_FIELD_NUMBER: builtins.int
     STATEMENT_FIELD_NUMBER: builtins.int
+    FINAL_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """For example "acts/4711": its index in the simpul's feed."""
     feed: builtins.str
@@ -374,6 +391,10 @@ class PerformedAct(google.protobuf.message.Message):
     def statement(self) -> kad_protocol.v1.entry_pb2.ActStatement:
         """For a statement, if it is here: what it says."""
 
+    @property
+    def final_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When members confirmed it, by their own clocks; not set while it is not final."""
+
     def __init__(
         self,
         *,
@@ -386,9 +407,10 @@ class PerformedAct(google.protobuf.message.Message):
         reason: builtins.str = ...,
         vetoes: collections.abc.Iterable[builtins.str] | None = ...,
         statement: kad_protocol.v1.entry_pb2.ActStatement | None = ...,
+        final_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["act", b"act", "statement", b"statement", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["act", b"act", "feed", b"feed", "index", b"index", "name", b"name", "reason", b"reason", "state", b"state", "statement", b"statement", "time", b"time", "vetoes", b"vetoes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["act", b"act", "final_time", b"final_time", "statement", b"statement", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["act", b"act", "feed", b"feed", "final_time", b"final_time", "index", b"index", "name", b"name", "reason", b"reason", "state", b"state", "statement", b"statement", "time", b"time", "vetoes", b"vetoes"]) -> None: ...
 
 Global___PerformedAct: typing_extensions.TypeAlias = PerformedAct
 
@@ -480,6 +502,7 @@ class Decision(google.protobuf.message.Message):
     ELIGIBLE_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     FINAL_FIELD_NUMBER: builtins.int
+    CONFIRMED_OPEN_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """For example "decisions/01J..."."""
     proposer: builtins.str
@@ -530,6 +553,10 @@ class Decision(google.protobuf.message.Message):
     def votes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Decision.CastVote]:
         """The votes, in the order of the log."""
 
+    @property
+    def confirmed_open_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When members confirmed that it was open, by their own clocks: the notice for a new charter counts from here."""
+
     def __init__(
         self,
         *,
@@ -552,9 +579,10 @@ class Decision(google.protobuf.message.Message):
         eligible: builtins.int = ...,
         outcome: builtins.str = ...,
         final: builtins.bool = ...,
+        confirmed_open_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["close_time", b"close_time", "open_time", b"open_time", "proposal", b"proposal", "text", b"text"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abstain", b"abstain", "close_position", b"close_position", "close_time", b"close_time", "electors", b"electors", "eligible", b"eligible", "final", b"final", "index", b"index", "leaf_hash", b"leaf_hash", "name", b"name", "no", b"no", "open_position", b"open_position", "open_time", b"open_time", "outcome", b"outcome", "proposal", b"proposal", "proposer", b"proposer", "state", b"state", "text", b"text", "votes", b"votes", "yes", b"yes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["close_time", b"close_time", "confirmed_open_time", b"confirmed_open_time", "open_time", b"open_time", "proposal", b"proposal", "text", b"text"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abstain", b"abstain", "close_position", b"close_position", "close_time", b"close_time", "confirmed_open_time", b"confirmed_open_time", "electors", b"electors", "eligible", b"eligible", "final", b"final", "index", b"index", "leaf_hash", b"leaf_hash", "name", b"name", "no", b"no", "open_position", b"open_position", "open_time", b"open_time", "outcome", b"outcome", "proposal", b"proposal", "proposer", b"proposer", "state", b"state", "text", b"text", "votes", b"votes", "yes", b"yes"]) -> None: ...
 
 Global___Decision: typing_extensions.TypeAlias = Decision
 

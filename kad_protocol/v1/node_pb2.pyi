@@ -382,7 +382,8 @@ class Alarm(google.protobuf.message.Message):
     WHY_FIELD_NUMBER: builtins.int
     reason: builtins.str
     """As a name of ErrorReason without its prefix: FORKED, ROOT_MISMATCH (its own author sends what does not go on from what is here),
-    OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, UNLAWFUL, CONFIRMATION_OVERDUE, LOG_STALE, EPOCH_SUPERSEDED, KEY_USED_ELSEWHERE.
+    OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, UNLAWFUL, CONFIRMATION_OVERDUE, LOG_STALE, LOG_TIME_WRONG,
+    EPOCH_SUPERSEDED, KEY_USED_ELSEWHERE.
     """
     feed: builtins.str
     """Origin of the feed that it concerns."""

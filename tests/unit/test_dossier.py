@@ -266,5 +266,7 @@ def test_a_log_that_nobody_confirms_and_one_that_stands_still_are_shown(federati
     assert shown(10) == set()
     assert shown(700) == {Reason.CONFIRMATION_OVERDUE}
     assert shown(4 * 3600) == {Reason.LOG_STALE}
+    assert shown(-299) == set()
+    assert shown(-301) == {Reason.LOG_TIME_WRONG}
     # The simpul does not accuse itself.
     assert vigil.alarms(node, SIMPUL) == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,36 @@ def test_one_holds_it_and_is_named(home: Home) -> None:
         assert caught.value.metadata["pid"] == str(os.getpid())
         assert home.locked()
     assert not home.locked()
+
+
+def test_a_command_that_holds_it_for_a_moment_is_waited_for_and_a_daemon_is_not(home: Home) -> None:
+    entered = threading.Event()
+    done = threading.Event()
+
+    def command() -> None:
+        with home.lock():
+            entered.set()
+            done.wait(10)
+
+    def start() -> None:
+        with Home(home.path, "node").lock(patience_seconds=10):
+            started.append(done.is_set())
+
+    started: list[bool] = []
+    threads = [threading.Thread(target=target) for target in (command, start)]
+    threads[0].start()
+    assert entered.wait(10)
+    threads[1].start()
+    done.set()
+    for thread in threads:
+        thread.join(10)
+    assert started == [True]
+    with home.lock():
+        home.announce("127.0.0.1:1", {})
+        begin = time.monotonic()
+        with pytest.raises(PreconditionError), Home(home.path, "node").lock(patience_seconds=10):
+            pass
+        assert time.monotonic() - begin < 5
 
 
 def _hold_and_die(path: Path) -> None:
