@@ -1375,7 +1375,7 @@ def _place(position: int) -> str:
 
 def _at(epoch: int, index: int) -> str:
     """A place in the feeds of one member as a key that sorts."""
-    return f"{epoch:04d} {_place(index)}"
+    return f"{epoch:04d}/{_place(index)}"
 
 
 def _position(key: str) -> int:
