@@ -191,7 +191,11 @@ class _Step:
         except KadError:
             return
         known = governance.observed_size(feed)
-        if known is None or observation.size == known:
+        if known is None:
+            return
+        # Whoever reads a log that has grown long folds it before it knows whose feeds it observes; here it does.
+        self._tx.put_observation(self._simpul, self._stored.index, feed, observation.size, observation.root)
+        if observation.size == known:
             return
         if observation.size < known:
             raise Refused(Reason.OBSERVATION_WENT_BACK, f"{feed} was observed to {known} before, now to {observation.size}")

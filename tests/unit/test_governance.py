@@ -798,3 +798,16 @@ def test_contents_of_acts_may_come_late(fed: Federation) -> None:
     order.content_arrived(tx, SIMPUL, index)
     assert shown(tx) == [("forum-0", records_pb2.RECORD_STATE_PUBLISHED)]
     assert reason(tx, SIMPUL, index) is None
+
+
+def test_whoever_comes_late_finds_the_receipts_of_all_that_was_observed(fed: Federation) -> None:
+    """The log is there whole, and folded, before the feeds that it observes are known."""
+    places = {}
+    for forum in fed.forums:
+        fed.say(forum, draft("Praktik"))
+        fed.observe(forum)
+        places[forum.feed] = fed.simpul.log.feed(SIMPUL).size - 1
+    late = fed.node()
+    for feed, place in places.items():
+        assert late.observed(SIMPUL, feed) == 2
+        assert late.observations_around(SIMPUL, feed, 1, place + 1) == (place, place)
