@@ -250,7 +250,7 @@ class Daemon(Generic[C]):
         if not address or channel is None:
             return
         self._identity = ServerIdentity(channel.key, channel.certificate, self.peers.trust.roots_pem)
-        interceptor = ErrorInterceptor(guard.member_guard(lambda: self.peers.trust, self._admit))
+        interceptor = ErrorInterceptor(guard.member_guard(lambda: self.peers.trust, self._admit, self.own.federation))
         server = grpc.aio.server(
             interceptors=[interceptor], options=server_options(self.config.limits.connection_age_seconds), maximum_concurrent_rpcs=20_000
         )

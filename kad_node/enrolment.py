@@ -128,7 +128,7 @@ async def enrol(code: enrolment_pb2.InvitationCode, feed: FeedId, signer: LogSig
         simpul, _ = entry.parse_genesis(response.simpul_genesis)
     except KadError as error:
         raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is not one") from error
-    if simpul.origin != response.simpul_feed or simpul.federation != feed.federation:
+    if simpul.origin != response.simpul_feed or simpul.federation != code.federation:
         raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is of another federation")
     return Enrolled(channel, simpul, merkle.leaf_hash(response.simpul_genesis), response.federation_name[:200])
 

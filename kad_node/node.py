@@ -18,6 +18,7 @@ from kad_node.store.sqlite import SqliteStore
 from kad_node.witness import Witness
 from kad_protocol import feed as feeds
 from kad_protocol import fold, merkle, order
+from kad_protocol.audience import Standpoint
 from kad_protocol.entry import genesis_entry
 from kad_protocol.errors import PreconditionError, Reason
 from kad_protocol.feed import Draft
@@ -90,7 +91,7 @@ class Node:
         keys = await asyncio.to_thread(home.member_keys, os.environ)
         node = cls(home, config, keys.log_signer(own.origin))
         node._witness_signer = keys.witness_signer(own.origin)
-        node.store = await SqliteStore.open(home.store, node._prepare_commit)
+        node.store = await SqliteStore.open(home.store, node._prepare_commit, Standpoint(own.federation, config.limits.foreign_feeds))
         try:
             await node._start(simpul)
         except BaseException:

@@ -155,6 +155,8 @@ class Witness:
 
         def read(tx: SqliteTransaction) -> list[replication_pb2.Witnessed]:
             simpuls = [state.feed for state in tx.feeds() if state.role == entry_pb2.MEMBER_ROLE_SIMPUL]
+            # A session says only so much at once; the own federation comes first.
+            simpuls.sort(key=lambda simpul: simpul.federation != self._own.federation)
             return [
                 replication_pb2.Witnessed(
                     checkpoint=note,

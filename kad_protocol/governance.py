@@ -416,7 +416,19 @@ class Governance:
             raise Refused(Reason.GENESIS_MISMATCH, f"{feed} was a member with another genesis")
         self.may_admit(feed, entry, member)
         self._put_member(position, feed, entry, _ACTIVE)
-        self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, entry.category)]
+        self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, self._category(feed, entry))]
+
+    def part(self, position: int, departure: entry_pb2.Departure) -> None:
+        """The simpul leaves another federation; that one's simpul is no member here any more either.
+
+        Raises:
+            Refused: ``NOT_A_MEMBER``.
+        """
+        feed = _feed(departure.simpul)
+        member = self.member(self.name_of(feed))
+        if member is None or feed.federation == self._simpul.federation or member.state == _LEFT:
+            raise Refused(Reason.NOT_A_MEMBER, f"{feed} is no simpul that is a member here")
+        self._depart(member, FeedId.parse(member.feed), position)
 
     def may_admit(self, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         """Check whether a forum may be admitted now.
@@ -445,6 +457,10 @@ class Governance:
             raise Refused(verdict.reason or Reason.NO_MANDATE, verdict.message)
         raise Refused(Reason.ENDORSEMENTS_MISSING, f"{feed.forum} needs {needed} endorsements of full members, it has {len(given)}")
 
+    def _category(self, feed: FeedId, entry: entry_pb2.Membership) -> entry_pb2.MemberCategory.ValueType:
+        """Whoever belongs to another federation is an associate here, whatever is said: votes and witnesses are a federation's own."""
+        return _ASSOCIATE if feed.federation != self._simpul.federation else entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+
     def _put_member(self, position: int, feed: FeedId, entry: entry_pb2.Membership, state: entry_pb2.MembershipState.ValueType) -> None:
         fresh = governance_pb2.FederationMember(name=self.name_of(feed))
         old = self.member(fresh.name)
@@ -453,7 +469,7 @@ class Governance:
             fresh.CopyFrom(old)
             del fresh.endorsements[:]
         fresh.feed, fresh.genesis, fresh.state, fresh.position = feed.origin, entry.genesis, state, position
-        fresh.category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+        fresh.category = self._category(feed, entry)
         fresh.time.CopyFrom(self.head.time)
         self._keep_member(fresh)
 
@@ -643,7 +659,8 @@ class Governance:
             case "vote":
                 self._vote(member, feed, index, entry.vote, position)
             case "departure":
-                self._depart(member, feed, position)
+                if _is_from(entry.departure, feed, self._simpul):
+                    self._depart(member, feed, position)
             case _:
                 raise Refused(Reason.ENTRY_NOT_AVAILABLE_TO_ROLE, "only a simpul writes such an entry")
 
@@ -1003,6 +1020,11 @@ def _feed(origin: str) -> FeedId:
         return FeedId.parse(origin)
     except InvalidInputError as error:
         raise Refused(Reason.ENTRY_MALFORMED, str(error)) from error
+
+
+def _is_from(departure: entry_pb2.Departure, feed: FeedId, simpul: FeedId) -> bool:
+    """Is it this federation that is left? A member may belong to several, and without a name means its own."""
+    return _same_member(departure.simpul, simpul) if departure.simpul else feed.federation == simpul.federation
 
 
 def _same_member(origin: str, other: FeedId) -> bool:

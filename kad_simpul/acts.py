@@ -68,15 +68,15 @@ class Acts:
         await self._perform(make, 0, dry_run=request.validate_only)
         if request.validate_only:
             return records_pb2.Record(name=str(RecordName(forum, record)), version=1, content=request.content)
-        row = await self._node.store.read(lambda tx: tx.record(forum, record, 0, self._node.own))
+        row = await self._node.store.read(lambda tx: tx.record(RecordName(forum, record), 0, self._node.own))
         if row is None:
             raise NotFoundError(Reason.RECORD_NOT_FOUND, f"{forum}: the record was not accepted")
-        return to_record(row)
+        return to_record(row, self._node.own)
 
     async def review(self, name: str, version: int, *, approved: bool) -> governance_pb2.PerformedAct:
         """See ``MandatesService.ReviewSubmission``."""
         parsed = RecordName.parse(name)
-        row = await self._node.store.read(lambda tx: tx.record(parsed.forum, parsed.record, 0, self._node.own))
+        row = await self._node.store.read(lambda tx: tx.record(parsed, 0, self._node.own))
         if row is None:
             raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {parsed}", name=parsed)
         if version not in (0, row.latest):
@@ -131,7 +131,7 @@ class Acts:
         def read(tx: SqliteTransaction) -> None:
             for item in statement.items:
                 name = RecordName.parse(item.record)
-                row = tx.record(name.forum, name.record, item.version, self._node.own)
+                row = tx.record(name, item.version, self._node.own)
                 if row is None or row.kind != kind:
                     raise NotFoundError(
                         Reason.RECORD_NOT_FOUND, f"there is no such record of the right kind: {item.record}", name=item.record

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kad_node import stems
 from kad_node.store.queries import Affairs, Queries
+from kad_protocol.audience import Standpoint
 from kad_protocol.errors import Reason, StorageError
 from kad_protocol.fold import Problem, RecordHead
 from kad_protocol.governance import Governance
@@ -59,8 +60,8 @@ class _Tiles:
 class SqliteTransaction(Queries):
     """See ``LogTransaction`` and ``FoldTransaction`` for what the methods promise."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: sqlite3.Connection, standpoint: Standpoint | None = None) -> None:
+        super().__init__(connection, standpoint or Standpoint())
         #: Feeds whose signed size changed or that are new; told to listeners after the commit.
         self.touched: set[FeedId] = set()
         #: A member's standing changed in this transaction.
@@ -211,19 +212,44 @@ class SqliteTransaction(Queries):
         return None if row[0] is None else RecordHead(row[0], row[1], row[2] == records_pb2.RECORD_STATE_RETRACTED)
 
     def put_version(
-        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+        self,
+        feed: FeedId,
+        index: int,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        *,
+        withheld: bool = False,
     ) -> None:
-        self._put_version(feed, index, version, time, content, 0)
+        self._put_version(feed, index, version, time, content, 0, withheld=withheld)
 
     def put_hosted_version(
-        self, owner: FeedId, simpul: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+        self,
+        owner: FeedId,
+        simpul: FeedId,
+        index: int,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        *,
+        withheld: bool = False,
     ) -> None:
-        self._put_version(owner, index, version, time, content, self._id(simpul))
+        self._put_version(owner, index, version, time, content, self._id(simpul), withheld=withheld)
 
     def _put_version(
-        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None, source: int
+        self,
+        feed: FeedId,
+        index: int,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        source: int,
+        *,
+        withheld: bool,
     ) -> None:
         state = records_pb2.RECORD_STATE_CONTENT_MISSING if content is None else records_pb2.RECORD_STATE_PUBLISHED
+        if withheld:
+            state = records_pb2.RECORD_STATE_WITHHELD
         if not source and self.waits_for_review(feed, version.kind):
             state = records_pb2.RECORD_STATE_SUBMITTED
         rid = self._save_version(feed, version, time, content, state, index=index, source=source)
@@ -358,6 +384,14 @@ class SqliteTransaction(Queries):
 
     # Authority.
 
+    def version_audience(self, feed: FeedId, record: str, version: int, simpul: FeedId | None = None) -> int:
+        row = self._connection.execute(
+            "SELECT v.audience FROM record r JOIN version v ON v.rid = r.rid AND v.version = ? AND v.idx IS NOT NULL"
+            " WHERE r.feed = ? AND r.ulid = ? AND r.source = ?",
+            (version, self._id(feed), record, self._source(simpul)),
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
     def put_authority_entry(self, feed: FeedId, index: int) -> None:
         self._connection.execute(
             "INSERT OR IGNORE INTO authority_entry (feed, idx, held) VALUES (?, ?, ?)", (self._id(feed), index, micros_now())
@@ -375,6 +409,12 @@ class SqliteTransaction(Queries):
             "SELECT origin FROM feed WHERE judged < folded AND role = ? ORDER BY id", (entry_pb2.MEMBER_ROLE_SIMPUL,)
         )
         return [FeedId.parse(origin) for (origin,) in rows]
+
+    def recognised(self, simpul: FeedId) -> bool:
+        return self.membership(simpul) == entry_pb2.MEMBERSHIP_STATE_ACTIVE
+
+    def feed_count(self, federation: str) -> int:
+        return int(self._connection.execute("SELECT COUNT(*) FROM feed WHERE federation = ?", (federation,)).fetchone()[0])
 
     def judged(self, simpul: FeedId) -> int:
         row = self._connection.execute("SELECT judged FROM feed WHERE origin = ?", (simpul.origin,)).fetchone()
@@ -451,12 +491,14 @@ class SqliteTransaction(Queries):
 
     def _reveal(self, rid: int) -> None:
         """A submission is shown to everybody from now on; without its content it waits for that as any other would."""
-        version, held = self._connection.execute(
-            "SELECT r.version, (SELECT LENGTH(e.content) FROM entry e WHERE e.pos = (r.feed << 40) + v.idx)"
-            " FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version WHERE r.rid = ?",
+        version, audience, origin, held = self._connection.execute(
+            "SELECT r.version, v.audience, f.origin, (SELECT LENGTH(e.content) FROM entry e WHERE e.pos = (r.feed << 40) + v.idx)"
+            " FROM record r JOIN feed f ON f.id = r.feed JOIN version v ON v.rid = r.rid AND v.version = r.version WHERE r.rid = ?",
             (rid,),
         ).fetchone()
-        self._set_state(rid, records_pb2.RECORD_STATE_PUBLISHED if held else records_pb2.RECORD_STATE_CONTENT_MISSING)
+        withheld = self.standpoint.is_foreign(FeedId.parse(origin)) and audience != content_pb2.AUDIENCE_PUBLIC
+        absent = records_pb2.RECORD_STATE_WITHHELD if withheld else records_pb2.RECORD_STATE_CONTENT_MISSING
+        self._set_state(rid, records_pb2.RECORD_STATE_PUBLISHED if held else absent)
         self._event(rid, version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
 
     def _set_state(self, rid: int, state: int) -> None:

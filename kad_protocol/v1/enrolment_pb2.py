@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kad_protocol.v1 import entry_pb2 as kad_dot_v1_dot_entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kad/v1/enrolment.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12kad/v1/entry.proto\"\xc4\x01\n\x0eInvitationCode\x12\x19\n\x11\x65nrolment_address\x18\x01 \x01(\t\x12\x1c\n\x14\x61uthority_key_digest\x18\x02 \x01(\x0c\x12\x15\n\rinvitation_id\x18\x03 \x01(\x0c\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\r\n\x05\x66orum\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfederation\x18\x07 \x01(\t\"\xf0\x01\n\x0c\x45nrolRequest\x12\x1e\n\rinvitation_id\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x17\n\x06secret\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x34\n\x05\x66orum\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x1c\n\x07genesis\x18\x04 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\x12\'\n\x13\x63\x65rtificate_request\x18\x05 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x06 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"R\n\tStatement\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x19\n\x11\x65\x64\x32\x35\x35\x31\x39_signature\x18\x02 \x01(\x0c\x12\x19\n\x11mldsa44_signature\x18\x03 \x01(\x0c\"~\n\x12\x43\x65rtificateBinding\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x12\n\nkey_digest\x18\x02 \x01(\x0c\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x61uthority_key_digest\x18\x04 \x01(\x0c\"\xa3\x01\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x13\n\x0bsimpul_feed\x18\x03 \x01(\t\x12\x16\n\x0esimpul_genesis\x18\x04 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x06 \x01(\t\"\x88\x01\n\x17RenewCertificateRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\'\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x03 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"h\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x03 \x01(\t\"\xb4\x01\n\x17\x43reateInvitationRequest\x12\x34\n\x05\x66orum\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x0ctime_to_live\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x08\x63\x61tegory\x18\x03 \x01(\x0e\x32\x16.kad.v1.MemberCategoryB\x08\xbaH\x05\x82\x01\x02\x10\x01\"P\n\x18\x43reateInvitationResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12&\n\ninvitation\x18\x02 \x01(\x0b\x32\x12.kad.v1.Invitation\"\xe8\x01\n\nInvitation\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orum\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x18\n\x16ListInvitationsRequest\"B\n\x17ListInvitationsResponse\x12\'\n\x0binvitations\x18\x01 \x03(\x0b\x32\x12.kad.v1.Invitation\"<\n\x17RevokeInvitationRequest\x12!\n\x02id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\"B\n\x18RevokeInvitationResponse\x12&\n\ninvitation\x18\x01 \x01(\x0b\x32\x12.kad.v1.Invitation2\x9f\x01\n\x10\x45nrolmentService\x12\x34\n\x05\x45nrol\x12\x14.kad.v1.EnrolRequest\x1a\x15.kad.v1.EnrolResponse\x12U\n\x10RenewCertificate\x12\x1f.kad.v1.RenewCertificateRequest\x1a .kad.v1.RenewCertificateResponse2\x95\x02\n\x11InvitationService\x12U\n\x10\x43reateInvitation\x12\x1f.kad.v1.CreateInvitationRequest\x1a .kad.v1.CreateInvitationResponse\x12R\n\x0fListInvitations\x12\x1e.kad.v1.ListInvitationsRequest\x1a\x1f.kad.v1.ListInvitationsResponse\x12U\n\x10RevokeInvitation\x12\x1f.kad.v1.RevokeInvitationRequest\x1a .kad.v1.RevokeInvitationResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kad/v1/enrolment.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12kad/v1/entry.proto\"\xd7\x01\n\x0eInvitationCode\x12\x19\n\x11\x65nrolment_address\x18\x01 \x01(\t\x12\x1c\n\x14\x61uthority_key_digest\x18\x02 \x01(\x0c\x12\x15\n\rinvitation_id\x18\x03 \x01(\x0c\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\r\n\x05\x66orum\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfederation\x18\x07 \x01(\t\x12\x11\n\tsimpul_of\x18\x08 \x01(\t\"\xf0\x01\n\x0c\x45nrolRequest\x12\x1e\n\rinvitation_id\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x17\n\x06secret\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x34\n\x05\x66orum\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x1c\n\x07genesis\x18\x04 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\x12\'\n\x13\x63\x65rtificate_request\x18\x05 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x06 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"R\n\tStatement\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x19\n\x11\x65\x64\x32\x35\x35\x31\x39_signature\x18\x02 \x01(\x0c\x12\x19\n\x11mldsa44_signature\x18\x03 \x01(\x0c\"~\n\x12\x43\x65rtificateBinding\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x12\n\nkey_digest\x18\x02 \x01(\x0c\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x61uthority_key_digest\x18\x04 \x01(\x0c\"\xa3\x01\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x13\n\x0bsimpul_feed\x18\x03 \x01(\t\x12\x16\n\x0esimpul_genesis\x18\x04 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x06 \x01(\t\"\x88\x01\n\x17RenewCertificateRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\'\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x03 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"h\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x03 \x01(\t\"\xd0\x01\n\x17\x43reateInvitationRequest\x12\x34\n\x05\x66orum\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x0ctime_to_live\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x08\x63\x61tegory\x18\x03 \x01(\x0e\x32\x16.kad.v1.MemberCategoryB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\tsimpul_of\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18x\"P\n\x18\x43reateInvitationResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12&\n\ninvitation\x18\x02 \x01(\x0b\x32\x12.kad.v1.Invitation\"\xfb\x01\n\nInvitation\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orum\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsimpul_of\x18\x07 \x01(\t\"\x18\n\x16ListInvitationsRequest\"B\n\x17ListInvitationsResponse\x12\'\n\x0binvitations\x18\x01 \x03(\x0b\x32\x12.kad.v1.Invitation\"<\n\x17RevokeInvitationRequest\x12!\n\x02id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\"B\n\x18RevokeInvitationResponse\x12&\n\ninvitation\x18\x01 \x01(\x0b\x32\x12.kad.v1.Invitation2\x9f\x01\n\x10\x45nrolmentService\x12\x34\n\x05\x45nrol\x12\x14.kad.v1.EnrolRequest\x1a\x15.kad.v1.EnrolResponse\x12U\n\x10RenewCertificate\x12\x1f.kad.v1.RenewCertificateRequest\x1a .kad.v1.RenewCertificateResponse2\x95\x02\n\x11InvitationService\x12U\n\x10\x43reateInvitation\x12\x1f.kad.v1.CreateInvitationRequest\x1a .kad.v1.CreateInvitationResponse\x12R\n\x0fListInvitations\x12\x1e.kad.v1.ListInvitationsRequest\x1a\x1f.kad.v1.ListInvitationsResponse\x12U\n\x10RevokeInvitation\x12\x1f.kad.v1.RevokeInvitationRequest\x1a .kad.v1.RevokeInvitationResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,38 +58,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEINVITATIONREQUEST'].fields_by_name['forum']._serialized_options = b'\272H\"r 2\036^[a-z][a-z0-9-]{1,38}[a-z0-9]$'
   _globals['_CREATEINVITATIONREQUEST'].fields_by_name['category']._loaded_options = None
   _globals['_CREATEINVITATIONREQUEST'].fields_by_name['category']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_CREATEINVITATIONREQUEST'].fields_by_name['simpul_of']._loaded_options = None
+  _globals['_CREATEINVITATIONREQUEST'].fields_by_name['simpul_of']._serialized_options = b'\272H\004r\002\030x'
   _globals['_REVOKEINVITATIONREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_REVOKEINVITATIONREQUEST'].fields_by_name['id']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{32}$'
   _globals['_INVITATIONCODE']._serialized_start=149
-  _globals['_INVITATIONCODE']._serialized_end=345
-  _globals['_ENROLREQUEST']._serialized_start=348
-  _globals['_ENROLREQUEST']._serialized_end=588
-  _globals['_STATEMENT']._serialized_start=590
-  _globals['_STATEMENT']._serialized_end=672
-  _globals['_CERTIFICATEBINDING']._serialized_start=674
-  _globals['_CERTIFICATEBINDING']._serialized_end=800
-  _globals['_ENROLRESPONSE']._serialized_start=803
-  _globals['_ENROLRESPONSE']._serialized_end=966
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=969
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1105
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=1107
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=1211
-  _globals['_CREATEINVITATIONREQUEST']._serialized_start=1214
-  _globals['_CREATEINVITATIONREQUEST']._serialized_end=1394
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=1396
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=1476
-  _globals['_INVITATION']._serialized_start=1479
-  _globals['_INVITATION']._serialized_end=1711
-  _globals['_LISTINVITATIONSREQUEST']._serialized_start=1713
-  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1737
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1739
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1805
-  _globals['_REVOKEINVITATIONREQUEST']._serialized_start=1807
-  _globals['_REVOKEINVITATIONREQUEST']._serialized_end=1867
-  _globals['_REVOKEINVITATIONRESPONSE']._serialized_start=1869
-  _globals['_REVOKEINVITATIONRESPONSE']._serialized_end=1935
-  _globals['_ENROLMENTSERVICE']._serialized_start=1938
-  _globals['_ENROLMENTSERVICE']._serialized_end=2097
-  _globals['_INVITATIONSERVICE']._serialized_start=2100
-  _globals['_INVITATIONSERVICE']._serialized_end=2377
+  _globals['_INVITATIONCODE']._serialized_end=364
+  _globals['_ENROLREQUEST']._serialized_start=367
+  _globals['_ENROLREQUEST']._serialized_end=607
+  _globals['_STATEMENT']._serialized_start=609
+  _globals['_STATEMENT']._serialized_end=691
+  _globals['_CERTIFICATEBINDING']._serialized_start=693
+  _globals['_CERTIFICATEBINDING']._serialized_end=819
+  _globals['_ENROLRESPONSE']._serialized_start=822
+  _globals['_ENROLRESPONSE']._serialized_end=985
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=988
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1124
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=1126
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=1230
+  _globals['_CREATEINVITATIONREQUEST']._serialized_start=1233
+  _globals['_CREATEINVITATIONREQUEST']._serialized_end=1441
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=1443
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=1523
+  _globals['_INVITATION']._serialized_start=1526
+  _globals['_INVITATION']._serialized_end=1777
+  _globals['_LISTINVITATIONSREQUEST']._serialized_start=1779
+  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1803
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1805
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1871
+  _globals['_REVOKEINVITATIONREQUEST']._serialized_start=1873
+  _globals['_REVOKEINVITATIONREQUEST']._serialized_end=1933
+  _globals['_REVOKEINVITATIONRESPONSE']._serialized_start=1935
+  _globals['_REVOKEINVITATIONRESPONSE']._serialized_end=2001
+  _globals['_ENROLMENTSERVICE']._serialized_start=2004
+  _globals['_ENROLMENTSERVICE']._serialized_end=2163
+  _globals['_INVITATIONSERVICE']._serialized_start=2166
+  _globals['_INVITATIONSERVICE']._serialized_end=2443
 # @@protoc_insertion_point(module_scope)

@@ -270,6 +270,16 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A function that nobody can hand up."""
     ERROR_REASON_MANDATE_OVERLAPS: _ErrorReason.ValueType  # 121
     """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
+    ERROR_REASON_FOREIGN_MEMBER: _ErrorReason.ValueType  # 140
+    """The caller belongs to another federation: it may exchange, and nothing else."""
+    ERROR_REASON_FOREIGN_WORD: _ErrorReason.ValueType  # 141
+    """The simpul of another federation spoke about a member that is not its own."""
+    ERROR_REASON_FOREIGN_FEEDS_LIMIT: _ErrorReason.ValueType  # 142
+    """Another federation has more feeds than this node takes of one."""
+    ERROR_REASON_INVITATION_FOR_SIMPUL: _ErrorReason.ValueType  # 143
+    """A simpul's invitation in the hands of a forum, a forum's in the hands of a simpul, or one for the simpul of another federation."""
+    ERROR_REASON_BRIDGE_UNKNOWN: _ErrorReason.ValueType  # 144
+    """This simpul is not joined with that federation."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -518,4 +528,14 @@ ERROR_REASON_FUNCTION_UNKNOWN: ErrorReason.ValueType  # 120
 """A function that nobody can hand up."""
 ERROR_REASON_MANDATE_OVERLAPS: ErrorReason.ValueType  # 121
 """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
+ERROR_REASON_FOREIGN_MEMBER: ErrorReason.ValueType  # 140
+"""The caller belongs to another federation: it may exchange, and nothing else."""
+ERROR_REASON_FOREIGN_WORD: ErrorReason.ValueType  # 141
+"""The simpul of another federation spoke about a member that is not its own."""
+ERROR_REASON_FOREIGN_FEEDS_LIMIT: ErrorReason.ValueType  # 142
+"""Another federation has more feeds than this node takes of one."""
+ERROR_REASON_INVITATION_FOR_SIMPUL: ErrorReason.ValueType  # 143
+"""A simpul's invitation in the hands of a forum, a forum's in the hands of a simpul, or one for the simpul of another federation."""
+ERROR_REASON_BRIDGE_UNKNOWN: ErrorReason.ValueType  # 144
+"""This simpul is not joined with that federation."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
