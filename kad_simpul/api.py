@@ -1,4 +1,6 @@
-"""gRPC servicers of the simpul: enrolment for forums, invitations for the operator. They translate and call ``kad_simpul.enrol``."""
+"""gRPC servicers of the simpul: enrolment for forums, invitations and bridges for the operator. They translate and call
+``kad_simpul.enrol`` and ``kad_simpul.bridge``.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,20 @@ from kad_protocol.entry import new_entry
 from kad_protocol.errors import PermissionDeniedError, PreconditionError, Reason
 from kad_protocol.feed import Draft
 from kad_protocol.names import FeedId
-from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc, entry_pb2
+from kad_protocol.v1 import bridge_pb2, bridge_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc, entry_pb2
 from kad_simpul.steward import admission
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kad_node.node import Node
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.certificates import Authority
+    from kad_simpul.bridge import Bridges
     from kad_simpul.config import SimpulConfig
     from kad_simpul.enrol import Application, Enrolment, Invitation
 
-__all__ = ["EnrolmentServicer", "InvitationServicer"]
+__all__ = ["BridgeServicer", "EnrolmentServicer", "InvitationServicer"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -42,8 +47,11 @@ def _der(pem: bytes) -> bytes:
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """``kad.v1.EnrolmentService``."""
 
-    def __init__(self, node: Node, config: SimpulConfig, enrolment: Enrolment, authority: Authority) -> None:
+    def __init__(
+        self, node: Node, config: SimpulConfig, enrolment: Enrolment, authority: Authority, admitted: Callable[[FeedId], None]
+    ) -> None:
         self._node = node
+        self._admitted = admitted
         self._config = config
         self._enrolment = enrolment
         self._authority = authority
@@ -59,6 +67,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         if not_yet is not None:
             # The application is kept; the same call will succeed when enough members have endorsed it.
             raise not_yet
+        self._admitted(application.feed)
         certificate = self._authority.issue(request.certificate_request, application.feed, _now())
         return enrolment_pb2.EnrolResponse(
             certificate=_der(certificate),
@@ -105,7 +114,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         return PreconditionError(
             Reason.ENDORSEMENTS_MISSING,
             f"{application.feed.forum} has applied; {needed} members must endorse it (kad-node endorse), {have} have. Join again then",
-            forum=application.feed.forum,
+            forum=found.name_of(application.feed).removeprefix("forums/"),
             needed=needed,
             have=have,
         )
@@ -145,7 +154,9 @@ class InvitationServicer(enrolment_pb2_grpc.InvitationServiceServicer):
         self, request: enrolment_pb2.CreateInvitationRequest, context: Context
     ) -> enrolment_pb2.CreateInvitationResponse:
         lifetime = request.time_to_live.ToTimedelta() if request.HasField("time_to_live") else datetime.timedelta(days=7)
-        code, kept = await self._node.store.write(lambda tx: self._enrolment.invite(tx, request.forum, request.category, lifetime, _now()))
+        code, kept = await self._node.store.write(
+            lambda tx: self._enrolment.invite(tx, request.forum, request.category, lifetime, _now(), request.simpul_of)
+        )
         return enrolment_pb2.CreateInvitationResponse(code=code, invitation=_view(kept))
 
     async def ListInvitations(
@@ -163,8 +174,24 @@ class InvitationServicer(enrolment_pb2_grpc.InvitationServiceServicer):
         return enrolment_pb2.RevokeInvitationResponse(invitation=_view(kept))
 
 
+class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
+    """``kad.v1.BridgeService``."""
+
+    def __init__(self, bridges: Bridges) -> None:
+        self._bridges = bridges
+
+    async def JoinFederation(self, request: bridge_pb2.JoinFederationRequest, context: Context) -> bridge_pb2.JoinFederationResponse:
+        return bridge_pb2.JoinFederationResponse(bridge=await self._bridges.join(request.invitation))
+
+    async def ListBridges(self, request: bridge_pb2.ListBridgesRequest, context: Context) -> bridge_pb2.ListBridgesResponse:
+        return bridge_pb2.ListBridgesResponse(bridges=await self._bridges.list())
+
+    async def LeaveBridge(self, request: bridge_pb2.LeaveBridgeRequest, context: Context) -> bridge_pb2.LeaveBridgeResponse:
+        return bridge_pb2.LeaveBridgeResponse(bridge=await self._bridges.leave(request.federation))
+
+
 def _view(kept: Invitation) -> enrolment_pb2.Invitation:
-    view = enrolment_pb2.Invitation(id=kept.id, forum=kept.forum)
+    view = enrolment_pb2.Invitation(id=kept.id, forum=kept.forum, simpul_of=kept.simpul_of)
     for field, micros in (
         (view.create_time, kept.created),
         (view.expire_time, kept.expires),

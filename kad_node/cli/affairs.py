@@ -18,6 +18,7 @@ from kad_node.messages import _, language
 from kad_protocol import vocabulary
 from kad_protocol.authority import FUNCTIONS, policy
 from kad_protocol.errors import InvalidInputError, Reason
+from kad_protocol.names import local_name, parse_member_name
 from kad_protocol.v1 import entry_pb2, governance_pb2
 
 if TYPE_CHECKING:
@@ -462,7 +463,8 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
         async with context.client() as kad:
             if suspend or reinstate:
                 members = (await kad.membership.ListMembers(governance_pb2.ListMembersRequest(), timeout=_TIMEOUT)).members
-                member = next((m for m in members if m.name == f"forums/{suspend or reinstate}"), None)
+                federation, forum = parse_member_name(suspend or reinstate)
+                member = next((m for m in members if m.name == local_name(forum, federation)), None)
                 if member is None:
                     raise InvalidInputError(Reason.NOT_A_MEMBER, f"{suspend or reinstate} is no member", forum=suspend or reinstate)
                 request.standing.feed = member.feed

@@ -285,3 +285,49 @@ def test_invitations_are_listed_newest_first(shelf) -> None:
     for days, forum in ((1, "kartamantul"), (3, "gerbangkertosusila"), (2, "barlingmascakeb")):
         ENROLMENT.invite(shelf, forum, FULL, WEEK, NOW + days * DAY)
     assert [kept.forum for kept in ENROLMENT.invitations(shelf)] == ["gerbangkertosusila", "barlingmascakeb", "kartamantul"]
+
+
+# The simpul of another federation.
+
+OTHER = "simpul-provinsi.kad.internal"
+SIMPUL = entry_pb2.MEMBER_ROLE_SIMPUL
+
+
+@pytest.fixture
+def for_simpul(shelf):
+    return ENROLMENT.invite(shelf, "simpul-provinsi", FULL, WEEK, NOW, OTHER)[0]
+
+
+def test_a_simpul_joins_with_its_own_feed_as_an_associate(shelf, for_simpul) -> None:
+    assert (decode(for_simpul).simpul_of, decode(for_simpul).federation) == (OTHER, FEDERATION)
+    applicant = Applicant(FeedId(OTHER, "simpul-provinsi"), role=SIMPUL)
+    application = ENROLMENT.redeem(shelf, applicant.apply(for_simpul), NOW)
+    assert application.feed == applicant.feed
+    assert application.category == entry_pb2.MEMBER_CATEGORY_ASSOCIATE
+
+
+@pytest.mark.parametrize(
+    "feed,role,error,reason",
+    [
+        (FeedId(OTHER, "simpul-provinsi"), entry_pb2.MEMBER_ROLE_FORUM, PermissionDeniedError, Reason.INVITATION_FOR_SIMPUL),
+        (FeedId("lain.kad.internal", "simpul-provinsi"), SIMPUL, InvalidInputError, Reason.GENESIS_MISMATCH),
+        (FeedId(FEDERATION, "simpul-provinsi"), SIMPUL, InvalidInputError, Reason.GENESIS_MISMATCH),
+        (FeedId(FEDERATION, "simpul-provinsi"), entry_pb2.MEMBER_ROLE_FORUM, InvalidInputError, Reason.GENESIS_MISMATCH),
+        (FeedId(OTHER, "appsi"), SIMPUL, PermissionDeniedError, Reason.INVITATION_FOR_OTHER_FORUM),
+        (FeedId(OTHER, "simpul-provinsi", 1), SIMPUL, InvalidInputError, Reason.GENESIS_MISMATCH),
+    ],
+)
+def test_nobody_else_of_that_federation_uses_its_invitation(shelf, for_simpul, feed, role, error, reason) -> None:
+    refused(error, reason, shelf, Applicant(feed, role=role).apply(for_simpul))
+
+
+def test_a_simpul_cannot_use_a_forums_invitation(shelf, text) -> None:
+    applicant = Applicant(FeedId(OTHER, "kartamantul"), role=SIMPUL)
+    refused(PermissionDeniedError, Reason.INVITATION_FOR_SIMPUL, shelf, applicant.apply(text))
+
+
+@pytest.mark.parametrize("federation", [FEDERATION, "Bukan Nama", "satu"])
+def test_only_the_simpul_of_another_federation_is_invited(shelf, federation) -> None:
+    with pytest.raises(InvalidInputError):
+        ENROLMENT.invite(shelf, "simpul-provinsi", FULL, WEEK, NOW, federation)
+    assert not shelf.values
