@@ -76,6 +76,10 @@ check-messages: .venv/.dev
 	@echo "messages: every sentence has its Indonesian one"
 	@$(BIN)/python tools/messages.py --check
 
+.PHONY: bench
+bench: .venv/.dev ## what witnessing and authority cost, on this machine (QUICK=1: under three minutes); see docs/performance.md
+	@$(BIN)/python -m tools.bench $(if $(QUICK),--quick) $(ARGS)
+
 .PHONY: format
 format: .venv/.dev ## put the code into its format, mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet

@@ -85,6 +85,6 @@ async def take(node: Node, frames: AsyncIterator[replication_pb2.Frame]) -> node
                 response.known += len(batch.entries) - extended.added
             except KadError as error:
                 refused[error.reason.value] = refused.get(error.reason.value, 0) + 1
-                await node.store.write(lambda tx, e=error: tx.count_refusal(e.reason.value))  # type: ignore[misc]
+                await node.replica.caught(node.own, FeedId.parse(batch.feed) if error.reason == Reason.FORKED else node.own, error)
     response.refused.extend(node_pb2.ReasonCount(reason=reason, count=count) for reason, count in sorted(refused.items()))
     return response

@@ -11,7 +11,7 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from kad_node.files import write_atomic
 from kad_protocol.audience import DEFAULT_FOREIGN_FEEDS
@@ -26,6 +26,8 @@ __all__ = ["CommonConfig", "LimitsConfig", "NodeConfig", "SimpulLink", "load", "
 
 #: Variables that are not configuration keys.
 _OTHER_VARIABLES = frozenset({"KAD_HOME", "KAD_LANG", "KAD_PASSPHRASE", "KAD_TEST_SEED"})
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 _NAME = r"(?:[\w-]+|\"[^\"]*\"|'[^']*')"
 _NAMES = rf"\s*({_NAME}(?:\s*\.\s*{_NAME})*)\s*"
@@ -44,7 +46,7 @@ def _local_address(value: str) -> str:
     if value.startswith("unix:/"):
         return value
     host = _address(value).rpartition(":")[0].strip("[]")
-    if host not in ("127.0.0.1", "localhost", "::1"):
+    if host not in _LOOPBACK:
         raise ValueError("the local API listens on 127.0.0.1, localhost, [::1] or unix:/path only")
     return value
 
@@ -111,7 +113,18 @@ class CommonConfig(_Table):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged")
     log_format: Literal["auto", "human", "json"] = Field("auto", description="auto: for people on a terminal, JSON elsewhere")
     reflection: bool = Field(default=True, description="Let gRPC tools ask what there is")
+    metrics_remote: bool = Field(
+        default=False, description="Let metrics_listen be an address of the network; whoever reaches it reads it, without a token"
+    )
+    metrics_listen: Address = Field("", description="Where Prometheus reads /metrics, e.g. 127.0.0.1:9450; empty: nowhere")
     limits: LimitsConfig = Field(default_factory=LimitsConfig)  # type: ignore[arg-type]
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _metrics_stay_here(cls, value: str, info: ValidationInfo) -> str:
+        if value and value.rpartition(":")[0].strip("[]") not in _LOOPBACK and not info.data.get("metrics_remote"):
+            raise ValueError("metrics are for this machine only (127.0.0.1, localhost or [::1]), unless metrics_remote = true")
+        return value
 
 
 class NodeConfig(CommonConfig):

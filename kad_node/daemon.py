@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from contextlib import suppress
+from importlib import metadata
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc.aio
@@ -20,6 +21,7 @@ from kad_node import logs, systemd
 from kad_node.api import guard, servicers
 from kad_node.config import CommonConfig, NodeConfig
 from kad_node.enrolment import renew
+from kad_node.metrics import MetricsServer, NodeCollector
 from kad_node.node import Node
 from kad_node.peers import ChannelFiles, Peers
 from kad_node.service.affairs import Affairs
@@ -27,6 +29,7 @@ from kad_node.service.directory import Directory
 from kad_node.service.records import Records
 from kad_node.service.status import Status
 from kad_node.service.transparency import Transparency
+from kad_node.vigil import Vigil
 from kad_protocol.certificates import Authority, Trust, TrustAnchor, expiry, new_channel_key, renewal_due, request_certificate
 from kad_protocol.channel import ServerIdentity, server_options
 from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, Reason, UnavailableError
@@ -145,6 +148,7 @@ class Daemon(Generic[C]):
         self._more_tasks: list[asyncio.Task[None]] = []
         self._health = health.aio.HealthServicer()
         self._identity: ServerIdentity | None = None
+        self._metrics: MetricsServer | None = None
         self.addresses: dict[str, str] = {}
 
     # What a kind of member does in its own way.
@@ -229,6 +233,7 @@ class Daemon(Generic[C]):
                 self.peers.dial(feed, card.address)
         self._present(channel)
         await self._serve_locally()
+        self._serve_metrics()
         await self.start_more()
         self.home.announce(self.addresses["api"], {key: value for key, value in self.addresses.items() if key != "api"})
         for name in ("", *_SERVICES.values()):
@@ -237,6 +242,7 @@ class Daemon(Generic[C]):
         self._tasks = [
             asyncio.create_task(self._watch_certificate(), name="certificate"),
             asyncio.create_task(self._watchdog(), name="watchdog"),
+            asyncio.create_task(Vigil(self.node, self.peers.connected_since).run(), name="vigil"),
         ]
 
     def _channel_files(self) -> ChannelFiles | None:
@@ -285,12 +291,20 @@ class Daemon(Generic[C]):
         self._servers.append(server)
         await server.start()
 
+    def _serve_metrics(self) -> None:
+        if self.config.metrics_listen:
+            collector = NodeCollector(self.node, self.peers, metadata.version("kad"), asyncio.get_running_loop())
+            self._metrics = MetricsServer(self.config.metrics_listen, collector)
+            self.addresses["metrics"] = self._metrics.address
+
     async def _stop(self) -> None:
         systemd.notify(STOPPING=1)
         log.info("stopping")
         await self._health.enter_graceful_shutdown()
         for task in [*getattr(self, "_tasks", []), *self._more_tasks]:
             task.cancel()
+        if self._metrics is not None:
+            await self._metrics.close()
         if hasattr(self, "peers"):
             await self.peers.close()
         await asyncio.gather(*(server.stop(self.config.limits.drain_seconds) for server in self._servers))

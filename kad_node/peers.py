@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,7 +17,7 @@ from kad_protocol.authority import member_name
 from kad_protocol.certificates import Trust, TrustAnchor
 from kad_protocol.channel import member_channel
 from kad_protocol.errors import KadError, NotFoundError, Reason, UnavailableError
-from kad_protocol.exchange import Limits, Session
+from kad_protocol.exchange import Limits, Session, SessionState
 from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import node_pb2, replication_pb2, replication_pb2_grpc
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kad_node.node import Node
     from kad_protocol.names import FeedId
 
-__all__ = ["ChannelFiles", "Peers"]
+__all__ = ["ChannelFiles", "Peers", "Traffic"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,24 @@ class ChannelFiles:
 
     key: bytes
     certificate: bytes
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What was exchanged with all peers together since this node started."""
+
+    #: Entries that they have acknowledged.
+    sent: int = 0
+    #: Entries of theirs that were stored here.
+    received: int = 0
+    #: Batches that one side refused.
+    refused: int = 0
+
+    def add(self, state: SessionState) -> None:
+        """Count what one session did."""
+        self.sent += state.sent
+        self.received += state.received
+        self.refused += state.refused
 
 
 @dataclass(slots=True)
@@ -84,6 +102,8 @@ class Peers:
         self._limits = limits
         self._peers: dict[tuple[str, str], _Peer] = {}
         self._closing = False
+        self._ended = Traffic()
+        self._running: set[Session] = set()
         #: Called when ``trust`` has changed, so that servers let in who is believed now.
         self.trust_changed: Callable[[], None] = lambda: None
 
@@ -155,6 +175,18 @@ class Peers:
             found.append(view)
         return found
 
+    def connected_since(self, feed: FeedId) -> float | None:
+        """Since when a stream with a member has been open (seconds since 1970), None if there is none."""
+        peer = self._peers.get((feed.federation, feed.forum))
+        return peer.session.state.started if peer is not None and peer.session is not None else None
+
+    def traffic(self) -> Traffic:
+        """For the metrics: sums that never go back, however often streams end and begin again."""
+        total = replace(self._ended)
+        for session in self._running:
+            total.add(session.state)
+        return total
+
     # Dialling.
 
     async def _keep(self, peer: _Peer) -> None:
@@ -224,6 +256,7 @@ class Peers:
             # The newer stream is the living one; the older may be a dead connection that nobody has noticed.
             peer.session.close(Reason.REPLACED_BY_NEWER_STREAM, "another stream of the same member began")
         peer.session = session
+        self._running.add(session)
         peer.turn(node_pb2.PEER_STATE_CONNECTED)
         log.info("peer connected", extra={"peer": feed.forum, "dialled": dialled})
         try:
@@ -232,6 +265,8 @@ class Peers:
             peer.turn(node_pb2.PEER_STATE_WAITING, error)
             raise
         finally:
+            self._running.discard(session)
+            self._ended.add(session.state)
             if peer.session is session:
                 peer.session = None
                 if peer.dialling is None:

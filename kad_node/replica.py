@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kad_node.fence import Fence, FenceState
+from kad_protocol import evidence, merkle, order
 from kad_protocol import feed as feeds
-from kad_protocol import order
 from kad_protocol.audience import is_open, only_open
 from kad_protocol.entry import parse_entry
-from kad_protocol.errors import KadError, Reason, StorageError
+from kad_protocol.errors import KadError, Reason, StorageError, VerificationError
 from kad_protocol.exchange import refusal_of
 from kad_protocol.names import FeedId
 from kad_protocol.v1 import replication_pb2
@@ -29,16 +29,30 @@ if TYPE_CHECKING:
     from kad_node.witness import Witness
     from kad_protocol.store import StoredEntry
 
-__all__ = ["StoreReplica", "take_batch"]
+__all__ = ["INCONSISTENT", "StoreReplica", "take_batch"]
 
 log = logging.getLogger(__name__)
 
+#: Kind of the local marks for feeds whose own author sends what does not go on from what is here.
+INCONSISTENT = "inconsistent"
+#: Proofs that are passed on; more feeds than this do not fork before somebody looks.
+_MOST_EVIDENCE = 64
 _CACHE_BYTES = 8 << 20
 _MAX_CONTENT_REPLY_BYTES = 1536 << 10
 
 #: Feed, after, signed size, most entries, and whether it is for members of other federations.
 _Key = tuple[FeedId, int, int, int, bool]
 Answer = replication_pb2.Ack | replication_pb2.Refusal
+
+
+class Quota(Protocol):
+    """How much of each feed may be taken (``kad_simpul.quota``)."""
+
+    def check(self, feed: FeedId) -> None:
+        """Raise ``QuotaError`` if no more may be taken now."""
+
+    def charge(self, feed: FeedId, entries: int, size: int) -> None:
+        """So much was taken."""
 
 
 class StoreReplica:
@@ -57,16 +71,22 @@ class StoreReplica:
         #: This member's part in confirming its simpul; None while it only looks.
         self.witness: Witness | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._inconsistent: set[FeedId] = set()
+        self._evidence_version = 0
+        #: How much of each feed may be taken; a simpul has one.
+        self.quota: Quota | None = None
 
     async def start(self) -> None:
         """Read what is held, and follow what changes."""
 
-        def read(tx: SqliteTransaction) -> tuple[dict[FeedId, int], bool]:
-            return {state.feed: state.signed_size for state in tx.feeds()}, tx.meta("shared") is not None
+        def read(tx: SqliteTransaction) -> tuple[dict[FeedId, int], bool, list[str], int]:
+            sizes = {state.feed: state.signed_size for state in tx.feeds()}
+            return sizes, tx.meta("shared") is not None, list(tx.locals(INCONSISTENT)), len(tx.forks(_MOST_EVIDENCE))
 
         self._store.listen(self._touched)
-        sizes, self._shared = await self._store.read(read)
+        sizes, self._shared, inconsistent, self._evidence_version = await self._store.read(read)
         self._sizes = sizes | self._sizes
+        self._inconsistent = {FeedId.parse(origin) for origin in inconsistent}
 
     # exchange.Replica
 
@@ -90,26 +110,23 @@ class StoreReplica:
 
     async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:
         """See ``exchange.Replica``."""
-        own_head: replication_pb2.Head | None = None
-        checkable: list[tuple[FeedId, bytes]] = []
-        for head in heads:
-            feed = FeedId.parse(head.feed)
-            if head.checkpoint:
-                checkable.append((feed, head.checkpoint))
-            if feed == self._own:
-                own_head = head
+        named = [(FeedId.parse(head.feed), head) for head in heads]
+        own_head = next((head for feed, head in named if feed == self._own), None)
+        checkable = [(feed, head) for feed, head in named if head.checkpoint]
 
         def compare(tx: SqliteTransaction) -> list[tuple[FeedId, KadError]]:
             errors: list[tuple[FeedId, KadError]] = []
-            for feed, note in checkable:
+            for feed, head in checkable:
                 try:
-                    feeds.check_head(tx, feed, note)
+                    feeds.check_head(tx, feed, head.checkpoint)
+                    if head.HasField("divergence"):
+                        feeds.check_divergence(tx, feed, head)
                 except KadError as error:
                     errors.append((feed, error))
             return errors
 
         for feed, error in await self._store.read(compare) if checkable else []:
-            await self._caught(peer, feed, error)
+            await self.caught(peer, feed, error)
         if own_head is not None:
             self._told(peer, own_head.size)
         elif complete:
@@ -148,25 +165,50 @@ class StoreReplica:
 
     async def accept(self, peer: FeedId, batches: Sequence[tuple[replication_pb2.Batch, bytes]]) -> list[Answer]:
         """See ``exchange.Replica``: each batch is taken or refused by itself, all that are taken in one transaction."""
-        results = await asyncio.gather(
-            *(self._store.write(lambda tx, b=batch, c=note: take_batch(tx, b, c)) for batch, note in batches),  # type: ignore[misc]
-            return_exceptions=True,
-        )
+        results = await asyncio.gather(*(self._accept_one(batch, note) for batch, note in batches), return_exceptions=True)
         answers: list[Answer] = []
         for (batch, _), result in zip(batches, results, strict=True):
             if isinstance(result, feeds.Extended):
                 answers.append(replication_pb2.Ack(feed=batch.feed, size=result.size))
                 if result.feed == self._own:
                     self._settle()
+                if result.added and result.feed in self._inconsistent:
+                    await self._mark(result.feed, inconsistent=False)
             elif isinstance(result, KadError) and not isinstance(result, StorageError):
                 feed = FeedId.parse(batch.feed)
-                await self._caught(peer, feed, result)
+                await self.caught(peer, feed, result)
                 state = await self._store.read(lambda tx, f=feed: tx.feed(f))  # type: ignore[misc]
-                answers.append(refusal_of(batch, result, state.size if state is not None else 0))
+                size = state.size if state is not None else 0
+                if state is not None and result.reason == Reason.ROOT_MISMATCH:
+                    # What we hold under a signature is what another history can be held against.
+                    size = state.signed_size
+                    if (feed.federation, feed.forum) == (peer.federation, peer.forum):
+                        await self._mark(feed, inconsistent=True)
+                answers.append(refusal_of(batch, result, size))
             else:
                 # Our disk failed us, not the peer: the stream ends, and nothing was acknowledged.
                 raise result
         return answers
+
+    async def _accept_one(self, batch: replication_pb2.Batch, note: bytes) -> feeds.Extended:
+        feed = FeedId.parse(batch.feed)
+        if self.quota is not None and feed in self._sizes and feed != self._own:
+            self.quota.check(feed)
+        extended = await self._store.write(lambda tx: take_batch(tx, batch, note))
+        if self.quota is not None and extended.added:
+            new = slice(len(batch.entries) - extended.added, None)
+            self.quota.charge(feed, extended.added, sum(map(len, batch.entries[new])) + sum(map(len, batch.contents[new])))
+        return extended
+
+    async def _mark(self, feed: FeedId, *, inconsistent: bool) -> None:
+        """Its own author sent what does not go on from what is here: not proved to anybody, but not to be passed over either."""
+        if inconsistent == (feed in self._inconsistent):
+            return
+        (self._inconsistent.add if inconsistent else self._inconsistent.discard)(feed)
+        if inconsistent:
+            await self._store.write(lambda tx: tx.put_local(INCONSISTENT, feed.origin, b""))
+        else:
+            await self._store.write(lambda tx: tx.delete_local(INCONSISTENT, feed.origin))
 
     async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
         """See ``exchange.Replica``."""
@@ -210,7 +252,7 @@ class StoreReplica:
             try:
                 await self._store.write(supply)
             except KadError as error:
-                await self._caught(peer, feed, error)
+                await self.caught(peer, feed, error)
 
     @property
     def witness_version(self) -> int:
@@ -226,6 +268,37 @@ class StoreReplica:
         if self.witness is not None:
             await self._refuse(peer, await self.witness.take(peer, items))
 
+    async def divergence(self, feed: FeedId, size: int) -> replication_pb2.Head | None:
+        """See ``exchange.Replica``."""
+        return await self._store.read(lambda tx: feeds.divergence(tx, feed, size))
+
+    @property
+    def evidence_version(self) -> int:
+        """See ``exchange.Replica``."""
+        return self._evidence_version
+
+    async def evidence(self) -> list[bytes]:
+        """See ``exchange.Replica``."""
+        return await self._store.read(lambda tx: tx.forks(_MOST_EVIDENCE))
+
+    async def take_evidence(self, peer: FeedId, data: bytes) -> None:
+        """See ``exchange.Replica``: believed for what it proves, whoever brings it."""
+
+        def check(tx: SqliteTransaction) -> FeedId | None:
+            found = evidence.verify_fork(data)
+            state = tx.feed(found.feed)
+            if state is None or state.genesis != merkle.leaf_hash(found.genesis):
+                raise VerificationError(Reason.UNKNOWN_FEED, f"evidence about {found.feed}, which is not known here", feed=found.feed)
+            return None if state.quarantine == Reason.FORKED else found.feed
+
+        try:
+            feed = await self._store.read(check)
+        except KadError as error:
+            await self.caught(peer, peer, error)
+            return
+        if feed is not None:
+            await self.caught(peer, feed, feeds.ForkedError(feed, data))
+
     async def _look_again(self, witness: Witness) -> None:
         """What was put to this witness before it held the entries."""
         try:
@@ -237,23 +310,26 @@ class StoreReplica:
 
     async def _refuse(self, peer: FeedId, refused: Sequence[tuple[FeedId, KadError]]) -> None:
         for feed, error in refused:
-            await self._caught(peer, feed, error)
+            await self.caught(peer, feed, error)
 
     # What follows from it.
 
-    async def _caught(self, peer: FeedId, feed: FeedId, error: KadError) -> None:
+    async def caught(self, peer: FeedId, feed: FeedId, error: KadError) -> None:
         """Count what was refused; a fork is kept as evidence and stops its feed, everything else goes on."""
         log.warning("refused", extra={"peer": peer.forum, "feed": feed.origin, "reason": error.reason.value, "why": error.message[:300]})
 
         def keep(tx: SqliteTransaction) -> None:
             tx.count_refusal(error.reason.value)
-            if isinstance(error, feeds.ForkedError) and (state := tx.feed(feed)) is not None and not state.quarantine:
+            if isinstance(error, feeds.ForkedError) and (state := tx.feed(feed)) is not None and state.quarantine != Reason.FORKED:
                 tx.add_evidence(feed, error.evidence)
                 feeds.quarantine(tx, feed, Reason.FORKED)
 
         await self._store.write(keep)
-        if isinstance(error, feeds.ForkedError) and feed == self._own:
-            self.fence.forked()
+        if isinstance(error, feeds.ForkedError):
+            self._evidence_version += 1
+            self.wake()
+            if feed == self._own:
+                self.fence.forked()
 
     def _others(self) -> int:
         """Members of one's own federation that could say how much of our feed they hold."""

@@ -22,7 +22,7 @@ from kad_protocol.names import FeedId
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.tlog_policy import policy_file
 from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
-from kad_protocol.witness import committee, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
+from kad_protocol.witness import committee, confirming, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from kad_node.store.sqlite import SqliteStore
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.note import LogSigner
+    from kad_protocol.store import FeedState
 
-__all__ = ["Confirmed", "Witness", "alarms", "confirmed_checkpoint", "simpul_of", "witnessed_note", "witnessing"]
+__all__ = ["Confirmed", "Witness", "confirmed_checkpoint", "simpul_of", "witnessed_note", "witnessing"]
 
 log = logging.getLogger(__name__)
 
 _KIND = "witness"
+_NOTHING = b'{"size": 0, "root": ""}'
+#: How far the time of a simpul's log may be ahead of this clock.
+_CLOCK_TOLERANCE_SECONDS = 300
 _MAX_CHECKPOINT_BYTES = 16 << 10
 
 
@@ -81,7 +85,7 @@ def witnessed_note(tx: SqliteTransaction, simpul: FeedId) -> tuple[bytes, str]:
     if confirmed is None or state is None:
         raise PreconditionError(Reason.NOT_WITNESSED, f"too few members confirm {simpul} so far", feed=simpul)
     everybody = tx.witnesses(simpul)
-    turn = committee(everybody, max(confirmed.times.values()))
+    turn = committee(everybody, max(confirmed.times[witness] for witness in confirming(everybody, confirmed.times)))
     note = with_cosignatures(confirmed.note, [confirmed.lines[witness] for witness in turn if witness in confirmed.lines])
     return note, policy_file(feeds.keys_of(state), [witness_keys_of(tx, witness) for witness in turn], quorum(len(turn)))
 
@@ -103,25 +107,9 @@ def witnessing(tx: SqliteTransaction, simpul: FeedId) -> node_pb2.Witnessing:
     if (confirmed := confirmed_checkpoint(tx, simpul)) is not None:
         result.size, result.confirmed = confirmed.checkpoint.size, len(confirmed.times)
         # Confirmed it was when the last of those that were needed had spoken; who came later adds to it.
-        needed = sorted(time for witness, time in confirmed.times.items() if witness in committee(everybody, time))[: result.quorum]
+        needed = sorted(confirmed.times[witness] for witness in confirming(everybody, confirmed.times))[: result.quorum]
         result.time.seconds = needed[-1]
     return result
-
-
-def alarms(tx: SqliteTransaction, simpul: FeedId | None) -> list[node_pb2.Alarm]:
-    """What somebody does at present that they must not do."""
-    found = [node_pb2.Alarm(reason=state.quarantine, feed=state.feed.origin) for state in tx.feeds() if state.quarantine]
-    state = tx.feed(simpul) if simpul is not None else None
-    if simpul is None or state is None:
-        return found
-    governance = Governance(tx.affairs(simpul), simpul)
-    if governance.head.waiting_reason == Reason.OBSERVATION_CONTRADICTED:
-        found.append(node_pb2.Alarm(reason=governance.head.waiting_reason, feed=governance.head.waiting_for))
-    held_before = int((clock.time() - governance.lag_seconds) * 1_000_000)
-    found += [
-        node_pb2.Alarm(reason=Reason.OBSERVATION_LAGGING.value, feed=feed.origin) for feed in tx.ignored(simpul, held_before, state.size)
-    ]
-    return found
 
 
 class Witness:
@@ -161,11 +149,11 @@ class Witness:
                 replication_pb2.Witnessed(
                     checkpoint=note,
                     cosignatures=[
-                        replication_pb2.Cosignature(witness=witness, lines=lines) for witness, _, lines in tx.cosignatures(simpul, size)
+                        replication_pb2.Cosignature(witness=witness, lines=lines) for witness, _, lines in tx.cosignatures(feed, size)
                     ],
                 )
-                for simpul in simpuls
-                for size, note in tx.witnessed(simpul)[:2]
+                for feed in [*simpuls, *tx.passed_over()[:_MOST_PASSED_OVER]]
+                for size, note in tx.witnessed(feed)[:2]
             ]
 
         return await self._store.read(read)
@@ -237,12 +225,15 @@ class Witness:
     def _take(self, tx: SqliteTransaction, feed: FeedId, item: replication_pb2.Witnessed) -> tuple[bool | None, list[KadError]]:
         """Whether there was anything new, None if the checkpoint lies beyond what is here; and cosignatures that were refused."""
         state = tx.feed(feed)
-        if state is None or state.role != entry_pb2.MEMBER_ROLE_SIMPUL:
-            raise VerificationError(Reason.NOT_A_WITNESS, f"{feed} is not the feed of a simpul that is known here", feed=feed)
-        # Both signatures of the simpul, and against our copy: this is where two faces show.
+        if state is None:
+            raise VerificationError(Reason.NOT_A_WITNESS, f"{feed} is not a feed that is known here", feed=feed)
+        # Both signatures of its author, and against our copy: this is where two faces show.
         checkpoint = feeds.check_head(tx, feed, item.checkpoint)
         if checkpoint is None:
             raise VerificationError(Reason.SIGNATURE_INVALID, f"a checkpoint that {feed} has not signed", feed=feed)
+        self._remember(tx, checkpoint, item)
+        if state.role != entry_pb2.MEMBER_ROLE_SIMPUL:
+            return self._take_held(tx, state, checkpoint, item)
         if not checkpoint.size or checkpoint.size > min(state.size, tx.judged(feed)):
             # Only what is here *and* judged is confirmed: else nobody could say yet who the witnesses are.
             return None, []
@@ -268,19 +259,82 @@ class Witness:
         _forget_old(tx, feed)
         return new, faults
 
+    # Members whom the simpul passes over.
+
+    def _take_held(
+        self, tx: SqliteTransaction, state: FeedState, checkpoint: Checkpoint, item: replication_pb2.Witnessed
+    ) -> tuple[bool | None, list[KadError]]:
+        """Somebody says that the simpul does not observe what a member signed: kept while that is so here too."""
+        simpul = simpul_of(tx, self._own)
+        if simpul is None or checkpoint.size <= tx.observed(simpul, state.feed):
+            return False, []
+        if checkpoint.size > state.size:
+            return None, []
+        return self._keep_held(tx, simpul, checkpoint, item)
+
+    def hold(self, tx: SqliteTransaction, simpul: FeedId, member: FeedId) -> bool:
+        """The simpul passes a member over: say, with this node's signature, that what that member signed is here. True if that is new."""
+        state = tx.feed(member)
+        if state is None or not state.signed_size or state.signed_size != state.size:
+            return False
+        checkpoint = Checkpoint(member.origin, state.size, state.root)
+        new, _ = self._keep_held(tx, simpul, checkpoint, replication_pb2.Witnessed(checkpoint=state.checkpoint))
+        return new
+
+    def _keep_held(
+        self, tx: SqliteTransaction, simpul: FeedId, checkpoint: Checkpoint, item: replication_pb2.Witnessed
+    ) -> tuple[bool, list[KadError]]:
+        member = FeedId.parse(checkpoint.origin)
+        kept = {size for size, _ in tx.witnessed(member)}
+        if checkpoint.size not in kept and len(kept) >= _MOST_HELD:
+            return False, []
+        everybody = frozenset(tx.witnesses(simpul))
+        if member not in everybody:
+            raise VerificationError(Reason.NOT_A_WITNESS, f"{member} is not a full member of this federation", witness=member)
+        tx.put_witnessed(member, checkpoint.size, item.checkpoint)
+        new = checkpoint.size not in kept
+        faults: list[KadError] = []
+        known = {witness for witness, _, _ in tx.cosignatures(member, checkpoint.size)}
+        for cosignature in item.cosignatures:
+            if cosignature.witness not in known:
+                try:
+                    new = _keep(tx, everybody, checkpoint, cosignature) or new
+                except KadError as error:
+                    faults.append(error)
+        if self._own in everybody and self._own.origin not in known and self._fence.state is FenceState.OPEN:
+            new = self._sign(tx, member, checkpoint) or new
+        return new, faults
+
+    def announce(self) -> None:
+        """There is something new to pass on."""
+        self._announce()
+
+    def _remember(self, tx: SqliteTransaction, checkpoint: Checkpoint, item: replication_pb2.Witnessed) -> None:
+        """Others hold a line of ours that this home does not know of: it was restored, and confirms nothing that contradicts it."""
+        for given in item.cosignatures:
+            last = json.loads(tx.local(_KIND, checkpoint.origin) or _NOTHING)
+            if given.witness != self._own.origin or checkpoint.size <= last["size"]:
+                continue
+            try:
+                read_cosignature(checkpoint.text, given.lines, self._signer.public)
+            except KadError:
+                continue
+            tx.put_local(_KIND, checkpoint.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())
+
     def _confirm(self, tx: SqliteTransaction, everybody: frozenset[FeedId], checkpoint: Checkpoint) -> bool:
         """Cosign, if we are a witness and may. The caller has compared the checkpoint with what lies here."""
         feed = FeedId.parse(checkpoint.origin)
         if self._own not in everybody or self._fence.state is not FenceState.OPEN or tx.feed(feed).quarantine:  # type: ignore[union-attr]
             return False
-        last = json.loads(tx.local(_KIND, feed.origin) or b'{"size": 0, "root": ""}')
-        if checkpoint.size < last["size"] or (checkpoint.size == last["size"] and checkpoint.root.hex() != last["root"]):
+        if checkpoint.size <= json.loads(tx.local(_KIND, feed.origin) or _NOTHING)["size"]:
             return False
-        if last["size"] > 0 and merkle.root_at(tx.tiles(feed), last["size"]).hex() != last["root"]:
-            raise PreconditionError(Reason.FORKED, f"{feed} is not what this node confirmed before", feed=feed, size=last["size"])
-        if witness_keys_of(tx, self._own) != self._signer.public:
-            raise PreconditionError(Reason.KEY_ROTATION_INVALID, "the witness key in this home is not the one that this feed names")
-        lag = Governance(tx.affairs(feed), feed).lag_seconds
+        governance = Governance(tx.affairs(feed), feed)
+        if governance.time > (clock.time() + _CLOCK_TOLERANCE_SECONDS) * 1_000_000:
+            # A log whose time runs ahead ends votes and mandates before their time. It is not followed while that is so.
+            raise PreconditionError(
+                Reason.ACT_TIME_WRONG, f"the time of {feed} is ahead of this node's clock; one of the two is wrong", feed=feed
+            )
+        lag = governance.lag_seconds
         ignored = tx.ignored(feed, int((clock.time() - lag) * 1_000_000), checkpoint.size)
         if ignored:
             # A simpul that does not want to see a revocation cannot go on as if there were none: nobody who knows of it confirms it.
@@ -290,6 +344,17 @@ class Witness:
                 feed=feed,
                 ignored=ignored[0],
             )
+        return self._sign(tx, feed, checkpoint)
+
+    def _sign(self, tx: SqliteTransaction, feed: FeedId, checkpoint: Checkpoint) -> bool:
+        """Cosign what lies here, never less than before and never two roots for one size; durable before it leaves."""
+        last = json.loads(tx.local(_KIND, feed.origin) or _NOTHING)
+        if checkpoint.size < last["size"] or (checkpoint.size == last["size"] and checkpoint.root.hex() != last["root"]):
+            return False
+        if last["size"] > 0 and merkle.root_at(tx.tiles(feed), last["size"]).hex() != last["root"]:
+            raise PreconditionError(Reason.FORKED, f"{feed} is not what this node confirmed before", feed=feed, size=last["size"])
+        if witness_keys_of(tx, self._own) != self._signer.public:
+            raise PreconditionError(Reason.KEY_ROTATION_INVALID, "the witness key in this home is not the one that this feed names")
         now = int(clock.time())
         lines = "".join(str(line) for line in cosign(checkpoint, self._signer, now)).encode()
         tx.put_local(_KIND, feed.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())
@@ -315,3 +380,6 @@ def _forget_old(tx: SqliteTransaction, feed: FeedId) -> None:
 
 
 _MOST_KEPT = 4
+#: Checkpoints of a member that the simpul passes over, and such members whose checkpoints are passed on at once.
+_MOST_HELD = 2
+_MOST_PASSED_OVER = 2

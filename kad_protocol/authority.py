@@ -16,7 +16,9 @@ from kad_protocol.names import FeedId, forum_name
 from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 __all__ = [
     "FUNCTIONS",
@@ -28,8 +30,10 @@ __all__ = [
     "Question",
     "Subsidiarity",
     "Verdict",
+    "giver_of",
     "is_within_regions",
     "member_name",
+    "micros_of",
     "mode_of",
     "policy",
     "threshold",
@@ -85,6 +89,11 @@ def member_name(feed: FeedId, federation: str) -> str:
     return forum_name(feed.forum) if feed.federation == federation else f"{feed.federation}/{forum_name(feed.forum)}"
 
 
+def micros_of(time: Timestamp) -> int:
+    """Microseconds since 1970, whatever was written there: a time that no calendar knows may not keep anything from being judged."""
+    return time.seconds * 1_000_000 + time.nanos // 1000
+
+
 def threshold(members: int, percent: int) -> int:
     """How many of so many members a share is: rounded up, at least one."""
     return max(1, -(-members * percent // 100))
@@ -92,7 +101,20 @@ def threshold(members: int, percent: int) -> int:
 
 def is_within_regions(regions: Collection[str], allowed: Iterable[str]) -> bool:
     """Does each region lie in one of those that are allowed (the same code, or one below it)?"""
-    return all(any(region == above or region.startswith(f"{above}.") for above in allowed) for region in regions)
+    known = allowed if isinstance(allowed, (set, frozenset)) else set(allowed)
+    return all(any(above in known for above in _and_above(region)) for region in regions)
+
+
+def _and_above(region: str) -> Iterator[str]:
+    """``34.04.07``, ``34.04``, ``34``."""
+    while region:
+        yield region
+        region = region.rpartition(".")[0]
+
+
+def giver_of(granted: governance_pb2.GrantedMandate) -> str:
+    """The name of the member that gave a mandate (a forum may itself be called "mandates")."""
+    return granted.name.rpartition("/mandates/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +260,7 @@ class Subsidiarity:
         granted = facts.mandate(ref)
         if granted is None:
             return "", _no(Reason.MANDATE_UNKNOWN, f"no mandate at {ref.feed} {ref.index} has been observed, or it is another one")
-        mandate, name = granted.mandate, granted.name.partition("/mandates/")[0]
+        mandate, name = granted.mandate, giver_of(granted)
         member = facts.member(name)
         if granted.end_position:
             return name, _no(Reason.MANDATE_REVOKED, f"{granted.name} was revoked")
@@ -246,9 +268,9 @@ class Subsidiarity:
             return name, _no(Reason.MEMBER_LEFT, f"{name} has left")
         if member.state != entry_pb2.MEMBERSHIP_STATE_ACTIVE:
             return name, _no(Reason.MEMBER_SUSPENDED, f"{name} is suspended, so its mandates do not count")
-        if question.time < mandate.not_before.ToMicroseconds():
+        if question.time < micros_of(mandate.not_before):
             return name, _no(Reason.MANDATE_NOT_YET, f"{granted.name} does not count yet")
-        if question.time >= mandate.not_after.ToMicroseconds():
+        if question.time >= micros_of(mandate.not_after):
             return name, _no(Reason.MANDATE_EXPIRED, f"{granted.name} has expired")
         if mandate.function != function.name:
             return name, _no(Reason.MANDATE_SCOPE, f"{granted.name} is for {mandate.function}, not for {function.name}")

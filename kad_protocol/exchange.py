@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import hashlib
 import logging
 import secrets
@@ -51,12 +52,14 @@ MAX_CONTENT_REQUESTS = 256
 MAX_PARTS = 2048
 MAX_WITNESSED = 8
 MAX_COSIGNATURES = 64
+MAX_EVIDENCE = 1
 #: Checkpoints of which a session remembers whose cosignatures the peer has; older ones are not spoken of any more.
 _REMEMBERED_CHECKPOINTS = 16
 
 _MIN_WINDOW, _MAX_WINDOW = 64 << 10, 16 << 20
 #: How long the last frame may take when a session ends.
 _LAST_FRAME_SECONDS = 5
+_LONGEST_PAUSE_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,19 @@ class Replica(Protocol):
 
     async def take_witnessed(self, peer: FeedId, items: Sequence[replication_pb2.Witnessed]) -> None:
         """Such checkpoints, from a peer."""
+
+    async def divergence(self, feed: FeedId, size: int) -> replication_pb2.Head | None:
+        """What our history of a feed has where the peer's copy ends, which ours does not extend."""
+
+    @property
+    def evidence_version(self) -> int:
+        """Grows when ``evidence`` has something new. In memory; must not wait."""
+
+    async def evidence(self) -> list[bytes]:
+        """Proofs of forks that everybody should hear of."""
+
+    async def take_evidence(self, peer: FeedId, evidence: bytes) -> None:
+        """Such a proof, from a peer."""
 
 
 @dataclass(slots=True)
@@ -182,6 +198,12 @@ class Session:
         self._goodbye: replication_pb2.Goodbye | None = None
         self._finished = False
         self._witness_version = 0
+        self._evidence_version = 0
+        self._shown_evidence: set[bytes] = set()
+        #: Feeds whose batches the peer refused since its copy is another history, with the size of that copy.
+        self._diverging: dict[FeedId, int] = {}
+        self._explained: set[FeedId] = set()
+        self._pauses: dict[FeedId, asyncio.TimerHandle] = {}
         #: For each checkpoint the witnesses whose cosignatures the peer has.
         self._shown: dict[bytes, set[str]] = {}
 
@@ -216,6 +238,8 @@ class Session:
                 task.result()
         finally:
             unlisten()
+            for pause in self._pauses.values():
+                pause.cancel()
             # A frame that is being sent is sent to its end: a stream that is cut off in the middle of a message cannot be given a status.
             self._finished = True
             self._wake.set()
@@ -289,6 +313,9 @@ class Session:
             self.state.clock_skew_ms = frame.heartbeat.time.ToMilliseconds() - time.time_ns() // 1_000_000
             self._asking = False
         await self._take_witnessed(peer, frame.witnessed)
+        for evidence in frame.evidence:
+            self._shown_evidence.add(hashlib.sha256(evidence).digest())
+            await self._replica.take_evidence(peer, evidence)
         self._wake.set()
 
     async def _take_witnessed(self, peer: FeedId, items: Sequence[replication_pb2.Witnessed]) -> None:
@@ -300,7 +327,7 @@ class Session:
     async def _take_heads(self, peer: FeedId, heads: Sequence[replication_pb2.Head]) -> None:
         complete = False
         if self._heads_due is not None:
-            self._heads_due -= len(heads)
+            self._heads_due -= sum(1 for head in heads if not head.HasField("divergence"))
             complete = self._heads_due <= 0
         known = self._replica.signed_sizes()
         for head in heads:
@@ -376,6 +403,22 @@ class Session:
             self._schedule(feed)
         else:
             out.stopped = True
+        if refusal.reason == Reason.ROOT_MISMATCH.value and feed not in self._explained:
+            self._explained.add(feed)
+            self._diverging[feed] = refusal.size
+        elif refusal.reason == Reason.QUOTA_EXCEEDED.value and feed not in self._pauses:
+            seconds = min(max(refusal.retry_after.ToTimedelta().total_seconds(), 1.0), _LONGEST_PAUSE_SECONDS)
+            self._pauses[feed] = asyncio.get_running_loop().call_later(seconds, self._go_on, feed, refusal.size)
+
+    def _go_on(self, feed: FeedId, size: int) -> None:
+        """The peer has room again."""
+        self._pauses.pop(feed, None)
+        out = self._outgoing[feed]
+        out.stopped = False
+        out.acknowledged = out.sent = max(out.acknowledged, size)
+        out.checkpoint = b""
+        self._schedule(feed)
+        self._wake.set()
 
     # What goes out.
 
@@ -452,6 +495,7 @@ class Session:
         if peer is not None:
             await self._add_batches(peer, frame)
         await self._add_witnessed(frame)
+        await self._add_evidence(frame)
         return frame
 
     async def _add_heads(self, frame: replication_pb2.Frame) -> None:
@@ -497,6 +541,26 @@ class Session:
             self._wake.set()
         else:
             self._witness_version = version
+
+    async def _add_evidence(self, frame: replication_pb2.Frame) -> None:
+        """Proofs of forks that the peer has not been shown, and those that it may find in our histories."""
+        for feed, size in list(self._diverging.items()):
+            del self._diverging[feed]
+            head = await self._replica.divergence(feed, size)
+            if head is not None:
+                frame.heads.append(head)
+        if self._replica.evidence_version == self._evidence_version or self._heads_due is not None:
+            return
+        version = self._replica.evidence_version
+        known = [(hashlib.sha256(item).digest(), item) for item in await self._replica.evidence()]
+        news = [(digest, item) for digest, item in known if digest not in self._shown_evidence]
+        for digest, item in news[:MAX_EVIDENCE]:
+            frame.evidence.append(item)
+            self._shown_evidence.add(digest)
+        if len(news) > MAX_EVIDENCE:
+            self._wake.set()
+        else:
+            self._evidence_version = version
 
     async def _add_batches(self, peer: FeedId, frame: replication_pb2.Frame) -> None:
         """Feeds in turn, one batch of each, so that a small forum is never behind a large one."""
@@ -575,6 +639,7 @@ def _check_frame(frame: replication_pb2.Frame, *, first: bool) -> None:
         or len(frame.content_replies) > MAX_CONTENT_REQUESTS
         or len(frame.witnessed) > MAX_WITNESSED
         or any(len(item.cosignatures) > MAX_COSIGNATURES for item in frame.witnessed)
+        or len(frame.evidence) > MAX_EVIDENCE
     )
     if too_many or len(feeds) != len(frame.batches):
         raise InvalidInputError(Reason.FRAME_MALFORMED, "too many parts in a frame, or two batches of one feed")
@@ -582,6 +647,9 @@ def _check_frame(frame: replication_pb2.Frame, *, first: bool) -> None:
 
 def refusal_of(batch: replication_pb2.Batch, error: KadError, size: int) -> replication_pb2.Refusal:
     """The answer to a batch that was not taken; ``size`` is what is here of its feed."""
-    return replication_pb2.Refusal(
+    refusal = replication_pb2.Refusal(
         feed=batch.feed[:255], after=batch.after, reason=error.reason.value, message=error.message[:500], size=size
     )
+    if error.reason == Reason.QUOTA_EXCEEDED and "retry_after_seconds" in error.metadata:
+        refusal.retry_after.FromTimedelta(datetime.timedelta(seconds=float(error.metadata["retry_after_seconds"])))
+    return refusal

@@ -26,7 +26,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kad_protocol import evidence, merkle
+from kad_protocol import evidence, keychain, merkle
 from kad_protocol.entry import (
     AUTHORITY_BODIES,
     MAX_CONTENT_BLOB_BYTES,
@@ -45,7 +45,7 @@ from kad_protocol.errors import (
     VerificationError,
 )
 from kad_protocol.names import FeedId
-from kad_protocol.note import Checkpoint, LogKeys, LogSigner, open_checkpoint, sign_checkpoint
+from kad_protocol.note import Checkpoint, LogKeys, LogSigner, Note, open_checkpoint, sign_checkpoint
 from kad_protocol.store import FeedState, LogTransaction
 from kad_protocol.v1 import entry_pb2, replication_pb2
 
@@ -59,7 +59,9 @@ __all__ = [
     "Extended",
     "ForkedError",
     "append",
+    "check_divergence",
     "check_head",
+    "divergence",
     "extend",
     "keys_of",
     "pin",
@@ -185,7 +187,7 @@ def _seal_once(tx: LogTransaction, state: FeedState, signer: Callable[[LogKeys],
                 signers = [signer(log_keys_of(feed.origin, keys))]
             elif entry.WhichOneof("body") == "key_rotation":
                 keys = entry.key_rotation.log_keys.SerializeToString()
-                signers.append(signer(log_keys_of(feed.origin, keys)))
+                signers.append(signer(keychain.check_rotation(feed, entry.key_rotation)))
                 rotated = True
                 break
     frontier.append(hashes)
@@ -380,7 +382,7 @@ def _walk(state: FeedState, entries: Sequence[bytes], contents: Sequence[bytes])
                 if offset != last:
                     raise VerificationError(Reason.KEY_ROTATION_INVALID, f"{feed}: a rotation inside a batch", feed=feed, index=index)
                 new_keys = entry.key_rotation.log_keys.SerializeToString()
-                log_keys_of(feed.origin, new_keys)
+                keychain.check_rotation(feed, entry.key_rotation)
             if body in AUTHORITY_BODIES:
                 authority = index
             expected = digest_of(entry)
@@ -459,8 +461,8 @@ def check_head(tx: LogTransaction, feed: FeedId, note: bytes) -> Checkpoint | No
     """Compare a checkpoint that somebody showed with the copy here. Every contact is gossip: this is where a fork shows.
 
     Returns:
-        The checkpoint if its signatures verify with the keys known here; None if they cannot be checked yet (no genesis,
-        or keys that were rotated further on).
+        The checkpoint if its signatures verify with the keys that signed at its size, as far as that is known here; None if they
+        cannot be checked yet (no genesis, or keys that were rotated further on).
 
     Raises:
         ForkedError: it is signed by the feed's keys and contradicts the copy.
@@ -470,7 +472,7 @@ def check_head(tx: LogTransaction, feed: FeedId, note: bytes) -> Checkpoint | No
     if state is None or not state.log_keys:
         return None
     try:
-        signed = open_checkpoint(note, [keys_of(state)])
+        signed = open_checkpoint(note, [keychain.keys_at(tx, feed, Checkpoint.parse(Note.parse(note).text).size)])
     except VerificationError as error:
         if error.reason in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID):
             return None
@@ -495,8 +497,35 @@ def _check_consistent(tx: LogTransaction, state: FeedState, signed: Checkpoint, 
         # In the middle of a catch-up there is no second signed statement that covers what is here: refused, but no proof of a fork.
         raise VerificationError(Reason.ROOT_MISMATCH, f"{state.feed}: a checkpoint of {signed.size} has another root", feed=state.feed)
     proof = merkle.consistency_proof(tiles, signed.size, size) if signed.size < size else []
-    genesis = tx.entries(state.feed, 0, 1, MAX_ENTRY_BYTES)[0].body
-    raise ForkedError(state.feed, evidence.fork(genesis, note, against, ours, proof))
+    raise ForkedError(state.feed, evidence.fork(keychain.chain_of(tx, state.feed), note, against, ours, proof))
+
+
+def divergence(tx: LogTransaction, feed: FeedId, size: int) -> replication_pb2.Head | None:
+    """For somebody whose copy of ``size`` entries ours does not extend: what our history has there; None if ours is shorter."""
+    state = tx.feed(feed)
+    if state is None or not 0 < size <= state.signed_size:
+        return None
+    tiles = tx.tiles(feed)
+    head = replication_pb2.Head(feed=feed.origin, size=state.size, checkpoint=state.checkpoint)
+    head.divergence.size, head.divergence.root = size, merkle.root_at(tiles, size)
+    head.divergence.proof.extend(merkle.consistency_proof(tiles, size, state.signed_size))
+    return head
+
+
+def check_divergence(tx: LogTransaction, feed: FeedId, head: replication_pb2.Head) -> None:
+    """Look at the answer to a refusal: does it prove two histories?
+
+    Raises:
+        ForkedError: it does. VerificationError: it proves nothing.
+    """
+    state, said = tx.feed(feed), head.divergence
+    if state is None or not state.log_keys or said.size != state.signed_size:
+        return
+    signed = open_checkpoint(head.checkpoint, [keys_of(state)])
+    merkle.verify_consistency(said.size, said.root, signed.size, signed.root, said.proof)
+    ours = state.root if said.size == state.size else merkle.root_at(tx.tiles(feed), said.size)
+    if ours != said.root:
+        raise ForkedError(feed, evidence.fork(keychain.chain_of(tx, feed), state.checkpoint, head.checkpoint, said.root, list(said.proof)))
 
 
 def quarantine(tx: LogTransaction, feed: FeedId, reason: Reason) -> None:

@@ -26,10 +26,10 @@ from kad_protocol.v1 import content_pb2, entry_pb2
 if TYPE_CHECKING:
     from kad_protocol.store import FeedState, StoredEntry
 
-__all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived"]
+__all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived", "content_of"]
 
 #: Grows when the same entries would fold to something else; a store then folds all feeds anew.
-FOLD_VERSION = 3
+FOLD_VERSION = 4
 
 _CHUNK = 256
 
@@ -229,10 +229,9 @@ def _fold_version(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, sto
         return Problem(Reason.VERSION_OUT_OF_ORDER, f"record {version.record}: version {version.version} where {expected} was due")
     if version.audience not in (content_pb2.AUDIENCE_PUBLIC, content_pb2.AUDIENCE_FEDERATION):
         return Problem(Reason.AUDIENCE_NOT_SUPPORTED, f"record {version.record}: this version does not know its audience", waiting=True)
+    # A version counts by its entry alone, since its content comes to some sooner than to others; one that is at fault is not shown.
     content, problem = _content(version, stored)
-    if problem is not None and not problem.waiting:
-        return problem
-    withheld = content is None and is_withheld(tx, feed, entry)
+    withheld = not stored.content and is_withheld(tx, feed, entry)
     tx.put_version(feed, stored.index, version, time_of(entry), content, withheld=withheld)
     return None if withheld else problem
 
@@ -241,13 +240,27 @@ def _content(version: entry_pb2.RecordVersion, stored: StoredEntry) -> tuple[con
     if not stored.content:
         return None, Problem(Reason.CONTENT_MISSING, f"the content of record {version.record} has not arrived", waiting=True)
     try:
-        content = contents.parse_content(contents.split(stored.content)[1])
-        if contents.kind_of(content) != version.kind:
-            raise VerificationError(Reason.CONTENT_MALFORMED, "the content is of another kind than its entry says")
-        contents.check(content)
+        return content_of(version, stored.content), None
     except KadError as error:
         return None, Problem(error.reason, f"record {version.record} version {version.version}: {error}")
-    return content, None
+
+
+def content_of(version: entry_pb2.RecordVersion, blob: bytes) -> content_pb2.Content:
+    """Read and check what belongs to a version.
+
+    Raises:
+        KadError: ``CONTENT_MALFORMED``, or the rule that it breaks.
+    """
+    content = contents.parse_content(contents.split(blob)[1])
+    if contents.kind_of(content) != version.kind:
+        raise VerificationError(Reason.CONTENT_MALFORMED, "the content is of another kind than its entry says")
+    contents.check(content)
+    try:
+        for time in (content.agenda_item.start_time, content.agenda_item.end_time):
+            time.ToMicroseconds()
+    except ValueError as error:
+        raise VerificationError(Reason.CONTENT_MALFORMED, f"a time that no calendar knows: {error}") from error
+    return content
 
 
 def _fold_retraction(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, stored: StoredEntry) -> Problem | None:

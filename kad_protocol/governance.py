@@ -14,7 +14,19 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from kad_protocol.authority import FUNCTIONS, Action, Policy, Question, Verdict, is_within_regions, member_name, policy, threshold
+from kad_protocol.authority import (
+    FUNCTIONS,
+    Action,
+    Policy,
+    Question,
+    Verdict,
+    giver_of,
+    is_within_regions,
+    member_name,
+    micros_of,
+    policy,
+    threshold,
+)
 from kad_protocol.entry import log_keys_of
 from kad_protocol.errors import InvalidInputError, KadError, Reason, VerificationError
 from kad_protocol.keys import recovery_digest
@@ -22,7 +34,7 @@ from kad_protocol.names import FeedId, is_record_id
 from kad_protocol.note import Checkpoint, Note, verify_cosignatures
 from kad_protocol.statement import RECOVERY, verify_statement
 from kad_protocol.v1 import entry_pb2, governance_pb2
-from kad_protocol.witness import is_confirmed
+from kad_protocol.witness import confirming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FOUNDING_RULES",
     "LONGEST_MANDATE_DAYS",
+    "UNLAWFUL",
     "Effect",
     "Governance",
     "Items",
@@ -48,6 +61,12 @@ __all__ = [
 _DAY = 86_400 * 1_000_000
 _MINUTE = 60 * 1_000_000
 LONGEST_MANDATE_DAYS = 400
+#: Mandates of one member that run at one time, and proposals of one member that are open: whoever needs more can only want to make work
+#: for everybody, since each new one is compared with them.
+_MOST_MANDATES = 100
+_MOST_PROPOSALS = 20
+#: Said in the contract; an act that cites or names more is none.
+_MOST_CITED, _MOST_SECTORS, _MOST_REGIONS = 600, 32, 600
 _LONGEST_DEADLINE_DAYS = 366
 #: How far the time of an act may lie beyond the time at which members confirmed it: clocks differ.
 _CLOCK_TOLERANCE = 5 * _MINUTE
@@ -76,6 +95,37 @@ _ACTIVE, _SUSPENDED, _LEFT, _APPLIED = (
 _ASSOCIATE = entry_pb2.MEMBER_CATEGORY_ASSOCIATE
 _YES, _NO, _ABSTAIN = entry_pb2.Vote.CHOICE_YES, entry_pb2.Vote.CHOICE_NO, entry_pb2.Vote.CHOICE_ABSTAIN
 _Mandate, _Act, _Decision = governance_pb2.GrantedMandate, governance_pb2.PerformedAct, governance_pb2.Decision
+
+#: Reasons for which what a simpul wrote has no effect because it may not write it; the rules are known to it, so it is no accident.
+UNLAWFUL = frozenset(
+    {
+        Reason.ACTING_FOR_OTHERS_NOT_POSSIBLE,
+        Reason.ACT_INVALID,
+        Reason.ACT_TIME_WRONG,
+        Reason.ALREADY_ENROLLED,
+        Reason.CENSUS_WRONG,
+        Reason.DECISION_MISSING,
+        Reason.ENDORSEMENTS_MISSING,
+        Reason.ENTRY_NOT_AVAILABLE_TO_ROLE,
+        Reason.FINALITY_INVALID,
+        Reason.FOUNDING_TOO_LATE,
+        Reason.FUNCTION_UNKNOWN,
+        Reason.GENESIS_MISMATCH,
+        Reason.MANDATES_TOO_FEW,
+        Reason.MANDATE_EXPIRED,
+        Reason.MANDATE_INVALID,
+        Reason.MANDATE_NOT_YET,
+        Reason.MANDATE_REVOKED,
+        Reason.MANDATE_SCOPE,
+        Reason.MANDATE_UNKNOWN,
+        Reason.MEMBER_LEFT,
+        Reason.MEMBER_SUSPENDED,
+        Reason.NOT_A_MEMBER,
+        Reason.NO_MANDATE,
+        Reason.OBSERVATION_WENT_BACK,
+        Reason.RECOVERY_INVALID,
+    }
+)
 
 #: What a suspended member may still write with effect: nothing can take these away.
 _ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis"})
@@ -157,7 +207,7 @@ def check_mandate(mandate: entry_pb2.Mandate, own: FeedId, simpul: FeedId) -> No
     function = FUNCTIONS.get(mandate.function)
     if function is None:
         raise Refused(Reason.FUNCTION_UNKNOWN, f"there is no function {mandate.function[:40]!r}; it is one of {', '.join(FUNCTIONS)}")
-    begin, end = _micros(mandate.not_before), _micros(mandate.not_after)
+    begin, end = micros_of(mandate.not_before), micros_of(mandate.not_after)
     limited = bool(mandate.sectors or mandate.regions)
     for wrong, why in (
         (not is_record_id(mandate.id), "its id is no ULID"),
@@ -232,7 +282,7 @@ class Governance:
     @property
     def time(self) -> int:
         """Time of the log, microseconds since 1970."""
-        return _micros(self.head.time)
+        return micros_of(self.head.time)
 
     @property
     def policy(self) -> Policy:
@@ -275,29 +325,38 @@ class Governance:
         """Mandates of a member, or of all, oldest first for each."""
         return [_Mandate.FromString(value) for _, value in self._items.all("mandate", f"{name}/" if name else "")]
 
+    def running(self, name: str = "") -> list[governance_pb2.GrantedMandate]:
+        """Those of them that were not taken back, and may have expired: few, however many a member has given in its life."""
+        found = (self._items.get("mandate", key) for key, _ in self._items.all("running", f"{name}/" if name else ""))
+        return [_Mandate.FromString(value) for value in found if value is not None]
+
     def live(self, granted: governance_pb2.GrantedMandate, now: int) -> int:
         """Where a mandate stands at a time."""
         state = governance_pb2.GrantedMandate
-        member = self.member(granted.name.partition("/mandates/")[0])
+        member = self.member(giver_of(granted))
         if granted.end_position or member is None or member.state == _LEFT:
             return state.STATE_REVOKED
-        if now >= _micros(granted.mandate.not_after):
+        if now >= micros_of(granted.mandate.not_after):
             return state.STATE_EXPIRED
         if self.head.mode != entry_pb2.MODE_SUBSIDIARITY or member.state != _ACTIVE:
             return state.STATE_DORMANT
-        return state.STATE_FUTURE if now < _micros(granted.mandate.not_before) else state.STATE_LIVE
+        return state.STATE_FUTURE if now < micros_of(granted.mandate.not_before) else state.STATE_LIVE
 
     def usable(self, function: str, now: int, name: str = "") -> list[governance_pb2.GrantedMandate]:
         """Mandates that count now, for one function."""
         return [
             granted
-            for granted in self.mandates(name)
+            for granted in self.running(name)
             if granted.mandate.function == function and self.live(granted, now) == _Mandate.STATE_LIVE
         ]
 
+    def was_curated(self, name: str) -> bool:
+        """Has this member ever let the simpul review its records? If not, none of them waits."""
+        return self._items.get("curating", name) is not None
+
     def curated(self, name: str, kind: int) -> bool:
         """Do records of this kind wait for review before others read them?"""
-        if self._items.get("curating", name) is None or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
+        if not self.was_curated(name) or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
             return False
         return any(kind in granted.mandate.kinds for granted in self.usable("curate", self.time, name))
 
@@ -322,12 +381,12 @@ class Governance:
     def awaits_below(self, size: int) -> bool:
         """Does something at a place below ``size`` wait to become final?"""
         waiting = self._items.all("awaiting")
-        return bool(waiting) and int(waiting[0][0]) < size
+        return bool(waiting) and _position(waiting[0][0]) < size
 
     def chair(self, now: int) -> str:
         """Who has the chair at a time; empty where the charter knows none."""
         term, full = self.head.charter.chair_term_days * _DAY, self.full_members()
-        return full[max(0, now - _micros(self.head.charter_time)) // term % len(full)] if term and full else ""
+        return full[max(0, now - micros_of(self.head.charter_time)) // term % len(full)] if term and full else ""
 
     def may(self, question: Question) -> Verdict:
         """Ask the mode in force."""
@@ -339,9 +398,9 @@ class Governance:
         """The log has come to an entry: its time is now, and what was due is closed."""
         now = max(self.time, micros)
         _set(self.head.time, now)
-        if self.head.HasField("next_deadline") and _micros(self.head.next_deadline) <= now:
+        if self.head.HasField("next_deadline") and micros_of(self.head.next_deadline) <= now:
             for decision in self._open():
-                if _micros(decision.proposal.deadline) <= now:
+                if micros_of(decision.proposal.deadline) <= now:
                     self._close(decision, position)
         self.head.position = position + 1
 
@@ -405,17 +464,20 @@ class Governance:
     def _apply(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         if member is not None and member.state not in (_APPLIED, _LEFT):
             raise Refused(Reason.ALREADY_ENROLLED, f"{feed.forum} is a member already")
-        if member is not None and member.state == _APPLIED and member.genesis == entry.genesis:
+        self._check_genesis(feed, entry.genesis)
+        category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+        if member is not None and member.state == _APPLIED and (member.genesis, member.category) == (entry.genesis, category):
             return
         self._put_member(position, feed, entry, _APPLIED)
 
     def _admit(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         if feed.epoch and (member is None or member.feed != feed.origin):
             raise Refused(Reason.RECOVERY_INVALID, f"{feed} is not the first epoch of that member, and nothing proves that it is the next")
-        if member is not None and member.state == _LEFT and FeedId.parse(member.feed) == feed and member.genesis != entry.genesis:
-            raise Refused(Reason.GENESIS_MISMATCH, f"{feed} was a member with another genesis")
+        self._check_genesis(feed, entry.genesis)
         self.may_admit(feed, entry, member)
         self._put_member(position, feed, entry, _ACTIVE)
+        self._items.put("genesis", feed.origin, entry.genesis)
+        self._items.delete("left-suspended", self.name_of(feed))
         self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, self._category(feed, entry))]
 
     def part(self, position: int, departure: entry_pb2.Departure) -> None:
@@ -430,6 +492,11 @@ class Governance:
             raise Refused(Reason.NOT_A_MEMBER, f"{feed} is no simpul that is a member here")
         self._depart(member, FeedId.parse(member.feed), position)
 
+    def _check_genesis(self, feed: FeedId, genesis: bytes) -> None:
+        """A feed that was ever a member's keeps its genesis, also after its owner has left and applies again."""
+        if self._items.get("genesis", feed.origin) not in (None, genesis):
+            raise Refused(Reason.GENESIS_MISMATCH, f"{feed} was a member with another genesis")
+
     def may_admit(self, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         """Check whether a forum may be admitted now.
 
@@ -437,11 +504,14 @@ class Governance:
             Refused: ``ENDORSEMENTS_MISSING``, or why the mandates do not suffice.
         """
         full = self.full_members()
-        needed = min(self.head.charter.admission_endorsements, len(full))
-        given = set(member.endorsements) & set(full) if member is not None and member.genesis == entry.genesis else set()
+        needed, suspended = self.endorsements_needed(feed), self._items.get("left-suspended", self.name_of(feed)) is not None
+        category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+        # Members speak for a forum with these keys, as a full member or as an associate; for nothing else.
+        meant = member is not None and (member.genesis, member.category) == (entry.genesis, category)
+        given = set(member.endorsements) & set(full) if member is not None and meant else set()
         if len(given) >= needed:
             return
-        if entry.mandates:
+        if entry.mandates and not suspended:
             question = Question(
                 self._simpul,
                 entry_pb2.MEMBER_ROLE_SIMPUL,
@@ -460,6 +530,14 @@ class Governance:
     def _category(self, feed: FeedId, entry: entry_pb2.Membership) -> entry_pb2.MemberCategory.ValueType:
         """Whoever belongs to another federation is an associate here, whatever is said: votes and witnesses are a federation's own."""
         return _ASSOCIATE if feed.federation != self._simpul.federation else entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+
+    def endorsements_needed(self, feed: FeedId) -> int:
+        """How many full members must speak for a forum. For one that left while it was suspended as many as would reinstate it."""
+        full, rules = len(self.full_members()), self.head.charter
+        needed = min(rules.admission_endorsements, full)
+        if full and self._items.get("left-suspended", self.name_of(feed)) is not None:
+            return max(needed, threshold(full, rules.membership_percent))
+        return needed
 
     def _put_member(self, position: int, feed: FeedId, entry: entry_pb2.Membership, state: entry_pb2.MembershipState.ValueType) -> None:
         fresh = governance_pb2.FederationMember(name=self.name_of(feed))
@@ -530,48 +608,62 @@ class Governance:
         Raises:
             Refused: ``FINALITY_INVALID``.
         """
+        size, confirmed = self.check_finality(note, self.head.position - 1, root_of)
+        if size > self.head.final_size:
+            self.head.final_size = size
+            self._finalise(confirmed)
+
+    def check_finality(self, note: bytes, index: int, root_of: Callable[[FeedId, int], bytes | None]) -> tuple[int, int]:
+        """Check what shows a quorum, in an entry at ``index`` of the simpul's feed.
+
+        Returns:
+            Up to where it confirms, and when that was (microseconds).
+
+        Raises:
+            Refused: ``FINALITY_INVALID``.
+        """
         try:
             parsed = Note.parse(note)
             checkpoint = Checkpoint.parse(parsed.text)
         except KadError as error:
             raise Refused(Reason.FINALITY_INVALID, f"the note does not parse: {error}") from error
-        if checkpoint.origin != self._simpul.origin or not 1 <= checkpoint.size < self.head.position:
+        if checkpoint.origin != self._simpul.origin or not 1 <= checkpoint.size <= index:
             raise Refused(Reason.FINALITY_INVALID, "the note is not of an earlier place of this log")
         if root_of(self._simpul, checkpoint.size) != checkpoint.root:
             raise Refused(Reason.FINALITY_INVALID, "the note is of another history than this log")
-        everybody = [member for member in self._full() if member.HasField("witness_keys")]
+        full = self._full()
         times: dict[FeedId, int] = {}
-        for member in everybody:
+        for member in full:
             feed = FeedId.parse(member.feed)
             try:
                 times[feed] = verify_cosignatures(parsed, log_keys_of(feed.origin, member.witness_keys.SerializeToString())).time
-            except VerificationError as error:
-                if error.reason != Reason.SIGNATURE_MISSING:
-                    raise Refused(Reason.FINALITY_INVALID, f"a cosignature of {member.name} does not verify") from error
-        if not is_confirmed([FeedId.parse(member.feed) for member in self._full()], times):
+            except VerificationError:
+                # Whose keys are none, or whose lines are not there or not good, does not confirm; that takes nothing from the others.
+                continue
+        counted = confirming([FeedId.parse(member.feed) for member in full], times)
+        if not counted:
             raise Refused(Reason.FINALITY_INVALID, f"{len(times)} members confirm it; that is no quorum")
-        if checkpoint.size > self.head.final_size:
-            self.head.final_size = checkpoint.size
-            self._finalise(int(statistics.median(times.values())) * 1_000_000)
+        return checkpoint.size, int(statistics.median(times[feed] for feed in counted)) * 1_000_000
 
     def _finalise(self, confirmed: int) -> None:
         """What waited for the quorum is final, unless the confirmation shows that its time was wrong."""
-        for key, value in self._items.all("awaiting"):
-            if int(key) >= self.head.final_size:
+        for key, _ in self._items.all("awaiting"):
+            if _position(key) >= self.head.final_size:
                 break
             self._items.delete("awaiting", key)
-            if not value:
-                performed = self.act(int(key))
+            number = key.partition("/")[2]
+            if not number:
+                performed = self.act(_position(key))
                 if performed is not None and performed.state == _Act.STATE_UNWITNESSED:
                     self._finalise_act(performed, confirmed)
-            elif (decision := self.decision(value.decode())) is not None:
+            elif (decision := self.decision(number)) is not None:
                 decision.final = True
                 self._keep_decision(decision)
 
     def _finalise_act(self, performed: governance_pb2.PerformedAct, confirmed: int) -> None:
-        done = _micros(performed.time)
+        done = micros_of(performed.time)
         expired = any(
-            granted is None or _micros(granted.mandate.not_after) <= confirmed
+            granted is None or micros_of(granted.mandate.not_after) <= confirmed
             for granted in (self.mandate(ref) for ref in performed.act.mandates)
         )
         # A log that holds its time back could act under a mandate that has run out: so a late confirmation must find it still running.
@@ -622,6 +714,46 @@ class Governance:
         self._keep_act(performed)
         self.effects.append(Withdrawn(performed, reason))
 
+    # Records in others' names, and records that wait for review: as the entries say, whatever contents have arrived where.
+
+    def hosted(self, owner: FeedId, record: str) -> tuple[int, int, bool] | None:
+        """Version and kind of a record that the simpul published in that forum's name, and whether it was withdrawn."""
+        kept = self._items.get("hosted", f"{owner.origin} {record}")
+        if kept is None:
+            return None
+        version, kind, withdrawn = kept.split()
+        return int(version), int(kind), withdrawn == b"1"
+
+    def keep_hosted(self, owner: FeedId, record: str, version: int, kind: int, *, withdrawn: bool = False) -> None:
+        """Where it stands now."""
+        self._items.put("hosted", f"{owner.origin} {record}", b"%d %d %d" % (version, kind, withdrawn))
+
+    def submit(self, feed: FeedId, version: entry_pb2.RecordVersion, *, waits: bool) -> None:
+        """A version of a record of a member is observed."""
+        key = f"{feed.origin} {version.record}"
+        if waits:
+            self._items.put("submission", key, b"%d %d" % (version.version, version.kind))
+        else:
+            self._items.delete("submission", key)
+
+    def submission(self, feed: FeedId, record: str) -> tuple[int, int] | None:
+        """Version and kind of a record that waits for review, or was turned down."""
+        kept = self._items.get("submission", f"{feed.origin} {record}")
+        if kept is None:
+            return None
+        version, kind = kept.split()
+        return int(version), int(kind)
+
+    def reviewed(self, feed: FeedId, record: str, *, approved: bool) -> None:
+        """It was reviewed; what was turned down may be let through later."""
+        if approved:
+            self._items.delete("submission", f"{feed.origin} {record}")
+
+    def _release(self, feed: FeedId) -> None:
+        for key, _ in self._items.all("submission", f"{feed.origin} "):
+            self._items.delete("submission", key)
+        self.effects.append(Released(feed))
+
     # What members wrote, at the place where the log first observes it.
 
     def take(self, feed: FeedId, index: int, leaf: bytes, entry: entry_pb2.Entry, position: int) -> None:  # noqa: C901, PLR0912 - one line for each kind
@@ -644,6 +776,7 @@ class Governance:
                 member.recovery_digest = entry.genesis.recovery_digest
                 self._keep_member(member)
             case "key_rotation":
+                # The keys themselves were checked before the entry was stored.
                 member.witness_keys.CopyFrom(entry.key_rotation.witness_keys)
                 self._keep_member(member)
             case "mandate":
@@ -669,6 +802,10 @@ class Governance:
     ) -> None:
         check_mandate(mandate, feed, self._simpul)
         self.check_new_mandate(member.name, mandate, self.time)
+        for other in self.running(member.name):
+            if _over(other, self.time):
+                # Not looked at again; time does not go back.
+                self._items.delete("running", f"{member.name}/{other.mandate.id}")
         granted = _Mandate(name=f"{member.name}/mandates/{mandate.id}", mandate=mandate, position=position)
         granted.ref.feed, granted.ref.index, granted.ref.leaf_hash = feed.origin, index, leaf
         self._keep_mandate(granted)
@@ -678,14 +815,17 @@ class Governance:
         """Check a mandate against those that its forum has given.
 
         Raises:
-            Refused: ``MANDATE_REPEATED``, ``MANDATE_EXPIRED``, ``MANDATE_OVERLAPS``.
+            Refused: ``MANDATE_REPEATED``, ``MANDATE_EXPIRED``, ``MANDATE_OVERLAPS``, ``MANDATE_INVALID``.
         """
-        if _micros(mandate.not_after) <= now:
+        if micros_of(mandate.not_after) <= now:
             raise Refused(Reason.MANDATE_EXPIRED, "the mandate has expired before it was observed")
-        for other in self.mandates(name):
-            if other.mandate.id == mandate.id:
-                raise Refused(Reason.MANDATE_REPEATED, f"{other.name} was given before; a mandate that was taken back stays so")
-            if not other.end_position and _micros(other.mandate.not_after) > now and _overlap(other.mandate, mandate):
+        if self._items.get("mandate", f"{name}/{mandate.id}") is not None:
+            raise Refused(Reason.MANDATE_REPEATED, f"{name}/mandates/{mandate.id} was given before; a mandate that was taken back stays so")
+        others = [other for other in self.running(name) if not _over(other, now)]
+        if len(others) >= _MOST_MANDATES:
+            raise Refused(Reason.MANDATE_INVALID, f"{name} has given {len(others)} mandates that have not ended; revoke some first")
+        for other in others:
+            if micros_of(other.mandate.not_after) > now and _overlap(other.mandate, mandate):
                 raise Refused(
                     Reason.MANDATE_OVERLAPS,
                     f"{other.name} covers part of it; revoke that one first, or let this one begin when it ends,"
@@ -705,8 +845,8 @@ class Governance:
         granted.end_position = max(position, 1)
         granted.end_time.CopyFrom(self.head.time)
         self._keep_mandate(granted)
-        if granted.mandate.function == "curate" and (member := self.member(granted.name.partition("/mandates/")[0])) is not None:
-            self.effects.append(Released(FeedId.parse(member.feed)))
+        if granted.mandate.function == "curate" and (member := self.member(giver_of(granted))) is not None:
+            self._release(FeedId.parse(member.feed))
 
     def check_veto(self, member: governance_pb2.FederationMember, index: int) -> governance_pb2.PerformedAct:
         """Check a veto; returns what it is against.
@@ -723,7 +863,7 @@ class Governance:
             raise Refused(Reason.ACT_UNKNOWN, f"{performed.name} was not done in the name of {member.name}, or is vetoed already")
         if performed.act.WhichOneof("deed") not in ("publication", "withdrawal"):
             days = max(granted.mandate.veto_days for granted in own)
-            if self.time > _micros(performed.time) + days * _DAY or not days:
+            if self.time > micros_of(performed.time) + days * _DAY or not days:
                 raise Refused(Reason.VETO_TOO_LATE, f"{performed.name} could be vetoed for {days} days")
         return performed
 
@@ -735,7 +875,7 @@ class Governance:
         performed.vetoes.append(member.name)
         self._keep_act(performed)
         function = FUNCTIONS.get(performed.act.function)
-        left = {granted.name.partition("/mandates/")[0] for granted in giving} - set(performed.vetoes)
+        left = {giver_of(granted) for granted in giving} - set(performed.vetoes)
         if function is not None and function.collective:
             full = self.full_members()
             percent = next((rule.percent for rule in self.charter.collective if rule.function == function.name), 100)
@@ -757,9 +897,11 @@ class Governance:
         self._keep_member(candidate)
 
     def _depart(self, member: governance_pb2.FederationMember, feed: FeedId, position: int) -> None:
-        for granted in self.mandates(member.name):
-            if not granted.end_position:
-                self._end_mandate(granted, position)
+        for granted in self.running(member.name):
+            self._end_mandate(granted, position)
+        if member.state == _SUSPENDED:
+            # Leaving does not lift a suspension: see ``may_admit``.
+            self._items.put("left-suspended", member.name, b"")
         member.state, member.position = _LEFT, position
         member.time.CopyFrom(self.head.time)
         self._keep_member(member)
@@ -775,7 +917,7 @@ class Governance:
         Raises:
             Refused: ``PROPOSAL_INVALID``, ``CHARTER_INVALID``.
         """
-        deadline = _micros(proposal.deadline)
+        deadline = micros_of(proposal.deadline)
         matter = proposal.WhichOneof("matter")
         notice = self.charter.notice_hours * 3600 * 1_000_000 if matter == "charter" else 0
         for wrong, why in (
@@ -801,6 +943,8 @@ class Governance:
         if self.decision(proposal.id) is not None:
             raise Refused(Reason.PROPOSAL_REPEATED, f"there is a proposal {proposal.id} already")
         self.check_proposal(proposal, self.time)
+        if sum(1 for _, proposer in self._items.all("open") if proposer == member.name.encode()) >= _MOST_PROPOSALS:
+            raise Refused(Reason.PROPOSAL_INVALID, f"{member.name} has {_MOST_PROPOSALS} open proposals; let some of them be decided first")
         decision = _Decision(
             name=f"decisions/{proposal.id}",
             proposal=proposal,
@@ -895,7 +1039,9 @@ class Governance:
                 self.head.charter_decision = decision.proposal.id
                 self.head.charter_time.CopyFrom(self.head.time)
                 if self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
-                    self.effects += [Released(FeedId.parse(member.feed)) for member in self.members() if member.state == _ACTIVE]
+                    for member in self.members():
+                        if self._items.get("curating", member.name) is not None:
+                            self._release(FeedId.parse(member.feed))
             case "standing":
                 self._change_standing(decision, position)
 
@@ -923,7 +1069,7 @@ class Governance:
         return [decision for decision in found if decision is not None]
 
     def _due(self) -> None:
-        deadlines = [_micros(decision.proposal.deadline) for decision in self._open()]
+        deadlines = [micros_of(decision.proposal.deadline) for decision in self._open()]
         self.head.ClearField("next_deadline")
         if deadlines:
             _set(self.head.next_deadline, min(deadlines))
@@ -931,22 +1077,23 @@ class Governance:
     # Keeping.
 
     def _await(self, position: int, decision: str = "") -> None:
-        key = _place(position)
-        while self._items.get("awaiting", key) is not None and decision:
-            # Two decisions that close at one entry: the second waits with the next place, which is later and so safe.
-            position += 1
-            key = _place(position)
-        self._items.put("awaiting", key, decision.encode())
+        # At one entry an act may be done and any number of decisions may close: each waits for itself.
+        self._items.put("awaiting", f"{_place(position)}/{decision}" if decision else _place(position), b"")
         self.head.awaiting_size = max(self.head.awaiting_size, position + 1)
 
     def _keep_member(self, member: governance_pb2.FederationMember) -> None:
         self._items.put("member", member.name, member.SerializeToString())
 
     def _keep_mandate(self, granted: governance_pb2.GrantedMandate) -> None:
-        self._items.put("mandate", granted.name.replace("/mandates/", "/"), granted.SerializeToString())
+        key = f"{giver_of(granted)}/{granted.mandate.id}"
+        self._items.put("mandate", key, granted.SerializeToString())
+        if granted.end_position:
+            self._items.delete("running", key)
+        else:
+            self._items.put("running", key, b"")
         if granted.mandate.function == "curate" and not granted.end_position:
             # A mark that is cheap to look for, since it is asked for each record that arrives.
-            self._items.put("curating", granted.name.partition("/mandates/")[0], b"")
+            self._items.put("curating", giver_of(granted), b"")
 
     def _keep_act(self, performed: governance_pb2.PerformedAct) -> None:
         self._items.put("act", _place(performed.index), performed.SerializeToString())
@@ -954,7 +1101,7 @@ class Governance:
     def _keep_decision(self, decision: governance_pb2.Decision) -> None:
         self._items.put("decision", decision.proposal.id, decision.SerializeToString())
         if decision.state == _Decision.STATE_OPEN:
-            self._items.put("open", decision.proposal.id, b"")
+            self._items.put("open", decision.proposal.id, self.name_of(FeedId.parse(decision.proposer)).encode())
         else:
             self._items.delete("open", decision.proposal.id)
 
@@ -975,6 +1122,8 @@ def question_of(governance: Governance, act: entry_pb2.Act, time: int, kind: int
     }
     if deed not in fits.get(act.function, ()):
         raise Refused(Reason.ACT_INVALID, f"{deed or 'nothing'} is not done under {act.function[:40]!r}")
+    if len(act.mandates) > _MOST_CITED or len(act.sectors) > _MOST_SECTORS or len(act.regions) > _MOST_REGIONS:
+        raise Refused(Reason.ACT_INVALID, "the act cites or names more than is possible")
     if len(act.mandates) != len({(ref.feed, ref.index) for ref in act.mandates}):
         raise Refused(Reason.ACT_INVALID, "the act cites a mandate twice")
     if deed == "statement":
@@ -985,6 +1134,9 @@ def question_of(governance: Governance, act: entry_pb2.Act, time: int, kind: int
     else:
         owner = _feed(act.on_behalf_of)
         members = (governance.name_of(owner),)
+        known = governance.member(members[0])
+        if known is not None and known.feed != owner.origin:
+            raise Refused(Reason.ACT_INVALID, f"{owner} is not the feed of {known.name} of today")
         kind = act.publication.kind if deed == "publication" else kind
     return Question(
         governance.simpul,
@@ -1001,11 +1153,6 @@ def question_of(governance: Governance, act: entry_pb2.Act, time: int, kind: int
     )
 
 
-def _micros(time: Timestamp) -> int:
-    """Microseconds since 1970, whatever was written there."""
-    return time.seconds * 1_000_000 + time.nanos // 1000
-
-
 def _set(time: Timestamp, micros: int) -> None:
     time.seconds, time.nanos = micros // 1_000_000, micros % 1_000_000 * 1000
 
@@ -1013,6 +1160,11 @@ def _set(time: Timestamp, micros: int) -> None:
 def _place(position: int) -> str:
     """A position as a key that sorts."""
     return f"{position:013d}"
+
+
+def _position(key: str) -> int:
+    """The position in a key that ``_place`` made, whatever follows it."""
+    return int(key.partition("/")[0])
 
 
 def _feed(origin: str) -> FeedId:
@@ -1040,13 +1192,23 @@ def _votes(member: governance_pb2.FederationMember) -> bool:
     return member.state == _ACTIVE and member.category != _ASSOCIATE
 
 
+def _over(granted: governance_pb2.GrantedMandate, now: int) -> bool:
+    """Has it expired, with nothing left to follow from its end? Submissions wait under a curate mandate until it is revoked."""
+    return micros_of(granted.mandate.not_after) <= now and granted.mandate.function != "curate"
+
+
 def _overlap(one: entry_pb2.Mandate, other: entry_pb2.Mandate) -> bool:
     """Could one act be covered by both?"""
     if one.function != other.function or (one.kinds and not set(one.kinds) & set(other.kinds)):
         return False
-    if _micros(one.not_after) <= _micros(other.not_before) or _micros(other.not_after) <= _micros(one.not_before):
+    if micros_of(one.not_after) <= micros_of(other.not_before) or micros_of(other.not_after) <= micros_of(one.not_before):
         return False
     if one.sectors and other.sectors and not set(one.sectors) & set(other.sectors):
         return False
-    regions = not one.regions or not other.regions
-    return regions or any(is_within_regions([a], [b]) or is_within_regions([b], [a]) for a in one.regions for b in other.regions)
+    return not one.regions or not other.regions or _touch(one.regions, other.regions) or _touch(other.regions, one.regions)
+
+
+def _touch(regions: Iterable[str], others: Iterable[str]) -> bool:
+    """Does one of these regions lie in one of the others?"""
+    known = set(others)
+    return any(is_within_regions([region], known) for region in regions)

@@ -82,6 +82,7 @@ _WEAK_ED25519 = frozenset(
 )
 _FIELD_PRIME = 2**255 - 19
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME = re.compile(r"[^\s+\x00-\x1f]+")
 
@@ -198,7 +199,7 @@ class Note:
             whole = data.decode()
         except UnicodeDecodeError as error:
             raise _malformed("a note is UTF-8") from error
-        if any(character < " " and character != "\n" for character in whole):
+        if _CONTROL.search(whole):
             raise _malformed("a note has no control characters")
         body, separator, tail = whole.rpartition("\n\n")
         if not separator or not tail.endswith("\n"):

@@ -12,6 +12,7 @@ federation only, and on no more of them than this store takes.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
@@ -21,19 +22,20 @@ from kad_protocol import feed as feeds
 from kad_protocol import fold, merkle
 from kad_protocol.authority import is_within_regions
 from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
-from kad_protocol.errors import KadError, Reason, VerificationError
+from kad_protocol.errors import KadError, Reason, StorageError, VerificationError
 from kad_protocol.fold import FoldTransaction, Problem
 from kad_protocol.governance import Governance, Pinned, Refused, Released, Standing, Superseded, Withdrawn
 from kad_protocol.names import FeedId, RecordName, is_record_id
+from kad_protocol.store import MAX_ENTRIES
 from kad_protocol.v1 import content_pb2, entry_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kad_protocol.governance import Effect, Items
     from kad_protocol.store import StoredEntry
 
-__all__ = ["OrderTransaction", "advance", "content_arrived"]
+__all__ = ["OrderTransaction", "advance", "content_arrived", "root_of"]
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 256
 
@@ -81,11 +83,11 @@ class OrderTransaction(FoldTransaction, Protocol):
     def withdraw_hosted(self, owner: FeedId, simpul: FeedId, record: str, reason: str, time: int) -> None:
         """Such a record is withdrawn."""
 
-    def put_submissions(self, feed: FeedId, after: int, before: int, kinds: Sequence[int]) -> None:
-        """Records of these kinds whose newest version lies in a range wait for review; others in it do not."""
+    def put_submission(self, feed: FeedId, record: str, version: int, *, waits: bool) -> None:
+        """A version of a record waits for review before others read it, or does not. Nothing if a newer one is here by now."""
 
-    def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> bool:
-        """A waiting submission was reviewed; False if it does not wait."""
+    def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> None:
+        """A waiting submission was reviewed. Nothing if a newer version is here by now."""
 
     def release_submissions(self, feed: FeedId) -> None:
         """What waits for review waits no longer."""
@@ -101,6 +103,14 @@ class _Waits(Exception):  # noqa: N818 - an answer, not a fault
         super().__init__(what)
         self.reason = reason
         self.what = what
+
+
+def root_of(tx: OrderTransaction, feed: FeedId, size: int) -> bytes | None:
+    """The root of a feed at a size; None if so much of it is not here."""
+    state = tx.feed(feed)
+    if state is None or not 1 <= size <= state.size:
+        return None
+    return state.root if size == state.size else merkle.root_at(tx.tiles(feed), size)
 
 
 def advance(tx: OrderTransaction, limit: int) -> int:
@@ -157,7 +167,20 @@ class _Step:
         return not self._foreign or feed.federation == self._simpul.federation
 
     def run(self) -> None:
-        """Judge it; what it breaks is kept as a problem of the entry."""
+        """Judge it; what it breaks is kept as a problem of the entry.
+
+        Whatever its author wrote into it, it keeps no other entry from being judged, nor anything from being stored.
+        """
+        try:
+            self._run()
+        except StorageError:
+            raise
+        except (ValueError, TypeError, ArithmeticError, LookupError, DecodeError, KadError, Refused) as error:
+            log.warning("judging failed", exc_info=error, extra={"feed": self._simpul.origin, "index": self._stored.index})
+            self._governance.effects = []
+            self._tx.put_problem(self._simpul, self._stored.index, Problem(Reason.ENTRY_MALFORMED, f"judging it failed: {error}"[:300]))
+
+    def _run(self) -> None:
         entry = parse_entry(self._stored.body)
         body = entry.WhichOneof("body") if entry is not None else None
         if entry is None or body is None:
@@ -197,10 +220,7 @@ class _Step:
                 raise Refused(Reason.MANDATE_INVALID, "nobody mandates itself")
 
     def _root_of(self, feed: FeedId, size: int) -> bytes | None:
-        state = self._tx.feed(feed)
-        if state is None or not 1 <= size <= state.size:
-            return None
-        return state.root if size == state.size else merkle.root_at(self._tx.tiles(feed), size)
+        return root_of(self._tx, feed, size)
 
     # Simpuls of other federations.
 
@@ -236,7 +256,7 @@ class _Step:
         except KadError:
             return
         known = self._governance.observed_size(feed)
-        if known is None or observation.size < known:
+        if known is None or observation.size < known or not _is_possible(observation):
             return
         if self._tx.folded(feed) < observation.size:
             if not self._rules(feed) and self._tx.standpoint.is_foreign(feed):
@@ -254,9 +274,9 @@ class _Step:
         except KadError:
             return
         known = governance.observed_size(feed)
-        if known is None:
+        if known is None or not _is_possible(observation):
             return
-        # Whoever reads a log that has grown long folds it before it knows whose feeds it observes; here it does.
+        # Folding could keep it only if the feed was known by then; whoever comes later gets to know its members here.
         self._tx.put_observation(self._simpul, self._stored.index, feed, observation.size, observation.root)
         if observation.size == known:
             return
@@ -265,11 +285,24 @@ class _Step:
         if self._tx.feed(feed) is not None:
             for index in self._tx.authority_entries(feed, known, observation.size):
                 self._take(feed, index)
-        if self._decides_for(feed):
-            name = governance.name_of(feed)
-            kinds = [kind for kind in content_pb2.RecordKind.values() if kind and governance.curated(name, kind)]
-            self._tx.put_submissions(feed, known, observation.size, kinds)
+        if self._decides_for(feed) and governance.was_curated(governance.name_of(feed)):
+            self._submit(feed, known, observation.size)
         governance.observe(feed, observation.size)
+
+    def _submit(self, feed: FeedId, known: int, size: int) -> None:
+        """What it wrote waits for review if it wants that. Only what the log has observed counts, however much more is here."""
+        name = self._governance.name_of(feed)
+        kinds = {kind for kind in content_pb2.RecordKind.values() if kind and self._governance.curated(name, kind)}
+        while known < size:
+            for stored in self._tx.entries(feed, known, min(_CHUNK, size - known), 4 << 20):
+                known = stored.index + 1
+                entry = parse_entry(stored.body)
+                if entry is None or not entry.HasField("record_version"):
+                    continue
+                version = entry.record_version
+                waits = version.kind in kinds
+                self._governance.submit(feed, version, waits=waits)
+                self._tx.put_submission(feed, version.record, version.version, waits=waits)
 
     def _take(self, feed: FeedId, index: int) -> None:
         stored = self._tx.entries(feed, index, 1, 1)[0]
@@ -307,21 +340,22 @@ class _Step:
 
     def _act(self, entry: entry_pb2.Entry) -> None:
         act, deed = entry.act, entry.act.WhichOneof("deed") or ""
-        owner = self._owner(act)
+        owner, governance = self._owner(act), self._governance
         kind = 0
-        if owner is not None and deed in ("withdrawal", "review"):
-            record = act.withdrawal.record if deed == "withdrawal" else act.review.record
-            head = self._tx.record_head(owner, record, self._simpul if deed == "withdrawal" else None)
-            kind = head.kind if head is not None else 0
-        performed = self._governance.perform(self._stored.index, act, time_of(entry), kind)
+        if owner is not None and deed == "withdrawal" and (hosted := governance.hosted(owner, act.withdrawal.record)) is not None:
+            kind = hosted[1]
+        elif owner is not None and deed == "review" and (submitted := governance.submission(owner, act.review.record)) is not None:
+            kind = submitted[1]
+        performed = governance.perform(self._stored.index, act, time_of(entry), kind)
         try:
             self._effect(entry, owner)
-            _check_act_content(act, self._stored.content)
         except Refused as error:
-            raise self._governance.refuse(performed, error.reason, str(error)) from error
-        if deed in ("publication", "statement") and not self._stored.content and not self._is_withheld(entry):
-            missing = Problem(Reason.CONTENT_MISSING, "the content of the act has not arrived", waiting=True)
-            self._tx.put_problem(self._simpul, self._stored.index, missing)
+            raise governance.refuse(performed, error.reason, str(error)) from error
+        if deed in ("publication", "statement"):
+            # An act is judged by its entry alone: what it says travels beside it, and comes to some sooner than to others.
+            problem = _act_content(self._tx, self._simpul, self._stored, entry)
+            if problem is not None and not (problem.waiting and self._is_withheld(entry)):
+                self._tx.put_problem(self._simpul, self._stored.index, problem)
 
     def _owner(self, act: entry_pb2.Act) -> FeedId | None:
         try:
@@ -341,31 +375,39 @@ class _Step:
             raise Refused(Reason.FEED_NOT_FOUND, "the act is in the name of nobody who is known here")
         match act.WhichOneof("deed"):
             case "publication":
-                self._publish(owner, entry)
+                self._publish(owner, act, time_of(entry))
             case "withdrawal":
-                head = self._tx.record_head(owner, act.withdrawal.record, self._simpul)
-                if head is None or head.retracted or head.version != act.withdrawal.version:
-                    raise Refused(Reason.VERSION_OUT_OF_ORDER, "a withdrawal that fits no record that was published in that name")
-                self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, "", time_of(entry))
+                self._withdraw(owner, act, time_of(entry))
             case "review":
                 review = act.review
-                if not self._tx.put_review(owner, review.record, review.version, approved=review.approved):
+                waiting = self._governance.submission(owner, review.record)
+                if waiting is None or waiting[0] != review.version:
                     raise Refused(Reason.VERSION_OUT_OF_ORDER, f"version {review.version} of that record does not wait for a review")
+                self._governance.reviewed(owner, review.record, approved=review.approved)
+                self._tx.put_review(owner, review.record, review.version, approved=review.approved)
 
-    def _publish(self, owner: FeedId, entry: entry_pb2.Entry) -> None:
-        act, version = entry.act, entry.act.publication
-        head = self._tx.record_head(owner, version.record, self._simpul)
-        due = 1 if head is None else head.version + 1
-        if not is_record_id(version.record) or version.version != due or (head is not None and head.kind != version.kind):
+    def _publish(self, owner: FeedId, act: entry_pb2.Act, time: int) -> None:
+        version = act.publication
+        head = self._governance.hosted(owner, version.record)
+        due = 1 if head is None else head[0] + 1
+        if not is_record_id(version.record) or version.version != due or (head is not None and head[1] != version.kind):
             raise Refused(Reason.VERSION_OUT_OF_ORDER, f"version {version.version} of a record where {due} was due")
-        if head is not None and head.retracted:
+        if head is not None and head[2]:
             raise Refused(Reason.RECORD_RETRACTED, f"record {version.record} was withdrawn before")
         if version.audience not in (content_pb2.AUDIENCE_PUBLIC, content_pb2.AUDIENCE_FEDERATION):
             raise Refused(Reason.AUDIENCE_NOT_SUPPORTED, "this version does not know the audience of the record")
-        _check_act_content(act, self._stored.content)
-        content = contents.parse_content(contents.split(self._stored.content)[1]) if self._stored.content else None
-        withheld = content is None and self._is_withheld(entry)
-        self._tx.put_hosted_version(owner, self._simpul, self._stored.index, version, time_of(entry), content, withheld=withheld)
+        self._governance.keep_hosted(owner, version.record, version.version, version.kind)
+        good = bool(self._stored.content) and _fault(act, self._stored.content) is None
+        content = contents.parse_content(contents.split(self._stored.content)[1]) if good else None
+        withheld = not self._stored.content and self._foreign and version.audience != content_pb2.AUDIENCE_PUBLIC
+        self._tx.put_hosted_version(owner, self._simpul, self._stored.index, version, time, content, withheld=withheld)
+
+    def _withdraw(self, owner: FeedId, act: entry_pb2.Act, time: int) -> None:
+        head = self._governance.hosted(owner, act.withdrawal.record)
+        if head is None or head[2] or head[0] != act.withdrawal.version:
+            raise Refused(Reason.VERSION_OUT_OF_ORDER, "a withdrawal that fits no record that was published in that name")
+        self._governance.keep_hosted(owner, act.withdrawal.record, *head[:2], withdrawn=True)
+        self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, "", time)
 
     # What follows.
 
@@ -374,15 +416,19 @@ class _Step:
         for effect in effects:
             try:
                 self._one(effect)
-            except VerificationError as error:
+            except (Refused, VerificationError) as error:
                 self._tx.put_problem(self._simpul, self._stored.index, Problem(error.reason, str(error)))
 
-    def _one(self, effect: Effect) -> None:
+    def _one(self, effect: Effect) -> None:  # noqa: C901 - one effect after the other
         match effect:
-            case Pinned(feed, genesis) if self._rules(feed):
-                # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
-                feeds.pin(self._tx, feed, genesis)
+            case Pinned(feed, genesis):
+                if self._rules(feed):
+                    self._require_own(feed)
+                    # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
+                    feeds.pin(self._tx, feed, genesis)
             case Standing(feed, state, category):
+                if not self._foreign:
+                    self._require_own(feed)
                 # Kept as what this simpul says; whose word counts is for those to know who ask (kad_node.store.queries).
                 self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)
             case Released(feed) if self._decides_for(feed):
@@ -392,9 +438,31 @@ class _Step:
                 self._tx.void_beyond(feed, good_size)
             case Withdrawn(performed, reason):
                 act = performed.act
+                if reason is not Reason.ACT_VETOED:
+                    self._tx.put_problem(self._simpul, performed.index, Problem(reason, f"{performed.name} has no effect after all"))
                 owner = self._owner(act)
                 if owner is not None and act.WhichOneof("deed") == "publication":
+                    head = self._governance.hosted(owner, act.publication.record)
+                    if head is not None:
+                        self._governance.keep_hosted(owner, act.publication.record, *head[:2], withdrawn=True)
                     self._tx.withdraw_hosted(owner, self._simpul, act.publication.record, reason.value, self._governance.time)
+
+    def _require_own(self, feed: FeedId) -> None:
+        """A simpul says nothing of the members of another federation whose own simpul is known here.
+
+        Raises:
+            Refused: ``ROLE_INSUFFICIENT``.
+        """
+        if feed.federation == self._simpul.federation:
+            return
+        of_theirs = (state.feed for state in self._tx.feeds() if state.role == entry_pb2.MEMBER_ROLE_SIMPUL)
+        if any(simpul.federation == feed.federation and simpul != feed for simpul in of_theirs):
+            raise Refused(Reason.ROLE_INSUFFICIENT, f"{feed} belongs to another federation, whose own simpul speaks of it")
+
+
+def _is_possible(observation: entry_pb2.Observation) -> bool:
+    """If not, folding has said so; it has no effect."""
+    return 1 <= observation.size < MAX_ENTRIES and len(observation.root) == merkle.HASH_SIZE
 
 
 def _check_act_content(act: entry_pb2.Act, blob: bytes) -> None:
@@ -409,10 +477,7 @@ def _check_act_content(act: entry_pb2.Act, blob: bytes) -> None:
     data = contents.split(blob)[1]
     try:
         if deed == "publication":
-            content = contents.parse_content(data)
-            contents.check(content)
-            if contents.kind_of(content) != act.publication.kind:
-                raise Refused(Reason.CONTENT_MALFORMED, "the content is of another kind than the act says")
+            content = fold.content_of(act.publication, blob)
             regions = [region.code for region in content.regions]
             if not set(content.sectors) <= set(act.sectors) or not is_within_regions(regions, act.regions):
                 raise Refused(Reason.MANDATE_SCOPE, "the content names affairs or regions that the act does not")
@@ -434,28 +499,36 @@ def content_arrived(tx: OrderTransaction, feed: FeedId, index: int) -> None:
     if entry is None or not entry.HasField("act"):
         fold.content_arrived(tx, feed, index)
     elif index < tx.judged(feed):
-        problem = _act_content_arrived(tx, feed, stored, entry)
+        waiting = tx.problem(feed, index)
+        if waiting is None or waiting.reason != Reason.CONTENT_MISSING:
+            return
+        problem = _act_content(tx, feed, stored, entry)
         if problem is not None:
             tx.put_problem(feed, index, problem)
-        elif (waiting := tx.problem(feed, index)) is not None and waiting.reason == Reason.CONTENT_MISSING:
-            tx.clear_problem(feed, index)
+            return
+        tx.clear_problem(feed, index)
+        if entry.act.WhichOneof("deed") == "publication":
+            content = contents.parse_content(contents.split(stored.content)[1])
+            tx.put_content(FeedId.parse(entry.act.on_behalf_of), index, entry.act.publication, content, feed)
 
 
-def _act_content_arrived(tx: OrderTransaction, simpul: FeedId, stored: StoredEntry, entry: entry_pb2.Entry) -> Problem | None:
-    """As if it had been there. Returns what it breaks."""
-    governance = Governance(tx.affairs(simpul), simpul)
-    performed = governance.act(stored.index)
-    if performed is None or performed.reason:
-        return None
+def _act_content(tx: OrderTransaction, simpul: FeedId, stored: StoredEntry, entry: entry_pb2.Entry) -> Problem | None:
+    """What becomes of a lawful act by what it says; the same whenever that arrives. Returns what is wrong: then it is not shown."""
     act = entry.act
+    if not stored.content:
+        return Problem(Reason.CONTENT_MISSING, "the content of the act has not arrived", waiting=True)
+    problem = _fault(act, stored.content)
+    if problem is not None and act.WhichOneof("deed") == "publication":
+        owner, record = FeedId.parse(act.on_behalf_of), act.publication.record
+        head = tx.record_head(owner, record, simpul)
+        if head is not None and head.version == act.publication.version and not head.retracted:
+            tx.withdraw_hosted(owner, simpul, record, problem.reason.value, time_of(entry))
+    return problem
+
+
+def _fault(act: entry_pb2.Act, blob: bytes) -> Problem | None:
     try:
-        _check_act_content(act, stored.content)
+        _check_act_content(act, blob)
     except Refused as error:
-        governance.refuse(performed, error.reason, str(error))
-        if act.WhichOneof("deed") == "publication":
-            tx.withdraw_hosted(FeedId.parse(act.on_behalf_of), simpul, act.publication.record, error.reason.value, time_of(entry))
         return Problem(error.reason, str(error))
-    if act.WhichOneof("deed") == "publication":
-        content = contents.parse_content(contents.split(stored.content)[1])
-        tx.put_content(FeedId.parse(act.on_behalf_of), stored.index, act.publication, content, simpul)
     return None

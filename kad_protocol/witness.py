@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMITTEE_SIZE",
     "committee",
+    "confirming",
     "is_confirmed",
     "quorum",
     "read_cosignature",
@@ -60,10 +61,25 @@ def committee(witnesses: Iterable[FeedId], seconds: int) -> tuple[FeedId, ...]:
 _LAST_SECOND = int(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp())
 
 
+def confirming(witnesses: Sequence[FeedId], times: Mapping[FeedId, int]) -> tuple[FeedId, ...]:
+    """Whose cosignatures, each with its time in seconds, confirm a checkpoint: a quorum of *one* committee, or nobody.
+
+    Those whose turn it was in different months are not added up: the time of a cosignature is its author's word, and few could else
+    each choose a month in which they have the turn. Where two committees confirm it, that of the later month counts.
+    """
+    sides: dict[tuple[FeedId, ...], list[FeedId]] = {}
+    for witness in sorted(times, key=lambda witness: (times[witness], witness)):
+        turn = committee(witnesses, times[witness])
+        if witness in turn:
+            sides.setdefault(turn, []).append(witness)
+    needed = quorum(min(len(set(witnesses)), COMMITTEE_SIZE))
+    enough = [found for found in sides.values() if len(found) >= needed]
+    return tuple(enough[-1]) if enough else ()
+
+
 def is_confirmed(witnesses: Sequence[FeedId], times: Mapping[FeedId, int]) -> bool:
-    """Do these cosignatures, each with its time in seconds, confirm a checkpoint? Nothing is confirmed where nobody can witness."""
-    counted = sum(1 for witness, time in times.items() if witness in committee(witnesses, time))
-    return bool(witnesses) and counted >= quorum(min(len(set(witnesses)), COMMITTEE_SIZE))
+    """Do these cosignatures confirm a checkpoint (see ``confirming``)? Nothing is confirmed where nobody can witness."""
+    return bool(confirming(witnesses, times))
 
 
 def witness_keys_of(tx: LogTransaction, feed: FeedId) -> LogKeys:
@@ -101,7 +117,10 @@ def read_cosignature(text: str, lines: bytes, keys: LogKeys) -> Cosignature:
     note = Note.parse(text.encode() + b"\n" + lines)
     if len(note.signatures) != 2:  # noqa: PLR2004 - Ed25519 and ML-DSA-44
         raise VerificationError(Reason.NOTE_MALFORMED, "a cosignature has two lines", witness=keys.origin)
-    return verify_cosignatures(note, keys)
+    found = verify_cosignatures(note, keys)
+    if found.time > _LAST_SECOND:
+        raise VerificationError(Reason.NOTE_MALFORMED, "a cosignature of a time that no calendar knows", witness=keys.origin)
+    return found
 
 
 def with_cosignatures(checkpoint: bytes, lines: Iterable[bytes]) -> bytes:

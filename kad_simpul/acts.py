@@ -14,7 +14,7 @@ from kad_node.service.records import to_record
 from kad_node.store.transaction import micros_now
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol.authority import FUNCTIONS, policy
+from kad_protocol.authority import FUNCTIONS, giver_of, policy
 from kad_protocol.entry import new_entry
 from kad_protocol.errors import InvalidInputError, NotFoundError, PreconditionError, Reason
 from kad_protocol.feed import Draft
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from kad_node.store.transaction import SqliteTransaction
 
 __all__ = ["Acts"]
+
+_JUDGING_SECONDS = 30
 
 
 class Acts:
@@ -110,7 +112,7 @@ class Acts:
         def make(found: Governance, act: entry_pb2.Act) -> bytes:
             now = micros_now()
             if function.collective:
-                givers = {granted.name.partition("/mandates/")[0] for granted in found.usable(function.name, now)}
+                givers = {giver_of(granted) for granted in found.usable(function.name, now)}
                 members = [member for member in found.members() if member.name in givers]
             else:
                 members = [_member(found, forum) for forum in sorted(forums)]
@@ -145,8 +147,12 @@ class Acts:
         """Ask, write, and wait until it was judged here as it will be everywhere."""
         node = self._node
 
-        def write(tx: SqliteTransaction) -> int:
+        def write(tx: SqliteTransaction) -> int | None:
             found = governance_of(tx, node)
+            state = tx.feed(node.own)
+            if state is None or found.head.position != state.tail:
+                # What is in the log already may have taken away what this rests on; first that is judged.
+                return None
             entry = new_entry(max(micros_now(), found.time))
             try:
                 blob = make(found, entry.act)
@@ -162,7 +168,8 @@ class Acts:
             node.fence.require()
             return feeds.append(tx, node.own, [Draft(entry, blob)])
 
-        index = await node.store.write(write)
+        while (index := await self._when_judged(write)) is None:
+            pass
         while not dry_run:
             changed = node.next_change()
             act = await node.store.read(lambda tx: self._judged(tx, index))
@@ -170,8 +177,16 @@ class Acts:
                 if act.reason:
                     raise PreconditionError(Reason(act.reason), f"the act was refused: {act.reason}")
                 return act
-            await asyncio.wait_for(changed.wait(), 30)
+            await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
         return governance_pb2.PerformedAct()
+
+    async def _when_judged(self, write: Callable[[SqliteTransaction], int | None]) -> int | None:
+        """Try once, and wait for a change if the log was not judged to its end."""
+        changed = self._node.next_change()
+        index = await self._node.store.write(write)
+        if index is None:
+            await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
+        return index
 
     def _judged(self, tx: SqliteTransaction, index: int) -> governance_pb2.PerformedAct | None:
         act = governance_of(tx, self._node).act(index)
@@ -209,7 +224,9 @@ def _holds(found: Governance, trial: entry_pb2.Act, granted: governance_pb2.Gran
     if FUNCTIONS[trial.function].collective:
         return found.live(granted, micros_now()) == type(granted).STATE_LIVE
     if not trial.on_behalf_of:
-        trial.on_behalf_of = granted.ref.feed
+        # The feed of today, though the mandate may stand in an earlier epoch.
+        member = found.member(giver_of(granted))
+        trial.on_behalf_of = member.feed if member is not None else granted.ref.feed
     function, trial.function = trial.function, "publish-on-behalf"
     question = question_of(found, trial, max(micros_now(), found.time), kind)
     trial.function = function

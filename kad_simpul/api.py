@@ -90,6 +90,13 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         if membership == entry_pb2.MEMBERSHIP_STATE_SUSPENDED:
             # An invitation, above all one that was used before, does not lift a suspension.
             raise PermissionDeniedError(Reason.MEMBER_SUSPENDED, f"{application.feed.forum} is suspended", forum=application.feed.forum)
+        known = tx.feed(application.feed)
+        if known is not None and known.genesis != application.genesis:
+            raise PermissionDeniedError(
+                Reason.GENESIS_MISMATCH,
+                f"{application.feed.forum} was a member with other keys; it comes back with its old home or by recovery",
+                forum=application.feed.forum,
+            )
         if application.repeated and membership != entry_pb2.MEMBERSHIP_STATE_UNSPECIFIED:
             raise PermissionDeniedError(Reason.INVITATION_USED, "this invitation has been used", forum=application.feed.forum)
         found = governance_of(tx, self._node)
@@ -109,7 +116,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             entry.membership.state = entry_pb2.MEMBERSHIP_STATE_APPLIED
             entry.membership.category = application.category or entry_pb2.MEMBER_CATEGORY_FULL  # type: ignore[assignment]
             feeds.append(tx, self._node.own, [Draft(entry)])
-        needed = min(found.charter.admission_endorsements, len(found.full_members()))
+        needed = found.endorsements_needed(application.feed)
         have = len(member.endorsements) if member is not None and applied else 0
         return PreconditionError(
             Reason.ENDORSEMENTS_MISSING,

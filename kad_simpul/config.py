@@ -26,3 +26,5 @@ class SimpulConfig(CommonConfig):
         1, ge=0.1, le=3600, description="Pause between two checkpoints that are put to the members to confirm"
     )
     census_seconds: float = Field(3600, ge=1, le=86_400, description="Pause between two censuses: lists of everything that was observed")
+    member_entries_per_day: int = Field(1_000_000, ge=1_000, description="Entries of one member that are relayed in a day, at most")
+    member_bytes_per_day: int = Field(2 << 30, ge=4 << 20, description="Bytes of one member that are relayed in a day, at most")

@@ -23,6 +23,7 @@ from kad_simpul.bridge import Bridges
 from kad_simpul.config import SimpulConfig
 from kad_simpul.enrol import Enrolment
 from kad_simpul.observe import Observer
+from kad_simpul.quota import Quota
 from kad_simpul.steward import Steward
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class SimpulDaemon(Daemon[SimpulConfig]):
         await self._check_mode()
         self.node.acting = Acts(self.node, self.config.mode)
         self.node.before_seal = observer.before_seal
+        self.node.replica.quota = Quota(self.config.member_entries_per_day, self.config.member_bytes_per_day)
         # What grew while nobody observed is observed with the first commit.
         await self.node.store.write(lambda _: None)
         authority = load_authority(self.home)

@@ -14,6 +14,7 @@ from kad_node.store.transaction import micros_now
 from kad_node.witness import confirmed_checkpoint, witnessed_note
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
+from kad_protocol import order
 from kad_protocol.entry import new_entry
 from kad_protocol.errors import KadError
 from kad_protocol.feed import Draft
@@ -129,6 +130,12 @@ class Steward:
             return []
         entry = new_entry(max(micros_now(), found.time))
         entry.finality.note = witnessed_note(tx, self._node.own)[0]
+        try:
+            found.check_finality(entry.finality.note, found.head.position, lambda feed, size: order.root_of(tx, feed, size))
+        except Refused as refused:
+            # For example a member changed its keys after it had confirmed: the next checkpoint will do, and nothing is written till then.
+            log.info("the quorum is not good any more: %s", refused)
+            return []
         return [Draft(entry)]
 
     def _admissions(self, found: Governance) -> list[Draft]:

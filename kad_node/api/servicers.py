@@ -145,6 +145,12 @@ class TransparencyServicer(transparency_pb2_grpc.TransparencyServiceServicer):
     async def ListEvidence(self, request: transparency_pb2.ListEvidenceRequest, context: Context) -> transparency_pb2.ListEvidenceResponse:
         return await self._transparency.evidence()
 
+    async def GetEvidence(
+        self, request: transparency_pb2.GetEvidenceRequest, context: Context
+    ) -> AsyncIterator[transparency_pb2.GetEvidenceResponse]:
+        async for piece in self._transparency.evidence_file(request.name):
+            yield piece
+
 
 class MembershipServicer(governance_pb2_grpc.MembershipServiceServicer):
     """``kad.v1.MembershipService``."""

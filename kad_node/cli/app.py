@@ -434,15 +434,7 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
     if state.HasField("witnessing"):
         out.print(show.witnessing_line(state.witnessing))
     for alarm in state.alarms:
-        words_of = {
-            "FORKED": _("two histories; nothing more is taken of it, the proof is kept (kad-node evidence)"),
-            "OBSERVATION_CONTRADICTED": _(
-                "the simpul says something else of it than what is here; its acts are not believed from there on"
-            ),
-            "OBSERVATION_LAGGING": _("the simpul does not observe what this forum decided; it is not confirmed while that lasts"),
-            "EPOCH_SUPERSEDED": _("given up by its owner, who goes on with new keys"),
-        }
-        out.print(f"[red]! {alarm.reason}[/] {alarm.feed}: {words_of.get(alarm.reason, '')}")
+        out.print(f"[red]! {alarm.reason}[/] {alarm.feed}: {show.alarm_sentence(alarm)}")
     if state.queued:
         out.print(f"[yellow]{state.queued}[/] {_('changes wait to be signed')}")
     for peer in state.peers:
@@ -494,16 +486,20 @@ async def evidence(context: Context, folder: Path, as_json: bool) -> None:
     """``kad-node evidence``."""
     async with context.client() as kad:
         found = (await kad.transparency.ListEvidence(transparency_pb2.ListEvidenceRequest(), timeout=_TIMEOUT)).evidence
-    if as_json:
-        print_json([_json(item) for item in found])
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, item in enumerate(found, 1):
-        path = folder / f"evidence-{number}.json"
-        path.write_bytes(item.data)
-        out.print(f"{path}  {item.feed}")
+        if as_json:
+            print_json([_json(item) for item in found])
+            return
+        for number, item in enumerate(found, 1):
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"evidence-{number}.json"
+            with path.open("wb") as file:
+                async for piece in kad.transparency.GetEvidence(transparency_pb2.GetEvidenceRequest(name=item.name)):
+                    file.write(piece.chunk)
+            out.print(f"[bold]{path}[/]  {show.evidence_line(item)}")
     if not found:
         err.print(_("Nobody has been caught: there is no evidence here."))
+    else:
+        err.print(_("Each file proves itself, to anybody: kad verify FILE"))
 
 
 @_command("doctor", _("Examine this home and say what to mend."), "kad-node doctor", "kad-node doctor --deep")

@@ -12,14 +12,15 @@ from rich.table import Table
 from kad_node.cli.common import out
 from kad_node.messages import _, language, ngettext
 from kad_protocol import document, vocabulary
-from kad_protocol.v1 import content_pb2, directory_pb2, node_pb2, records_pb2
+from kad_protocol.errors import Reason
+from kad_protocol.v1 import content_pb2, directory_pb2, node_pb2, records_pb2, transparency_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
-__all__ = ["agenda_table", "moment", "peer_line", "record_table", "show_record", "state_of"]
+__all__ = ["agenda_table", "alarm_sentence", "evidence_line", "moment", "peer_line", "record_table", "show_record", "state_of"]
 
 _ZONE_NAMES = {"Asia/Jakarta": "WIB", "Asia/Pontianak": "WIB", "Asia/Makassar": "WITA", "Asia/Jayapura": "WIT"}
 #: From here on a title, a state and a name fit in one line.
@@ -137,6 +138,47 @@ def peer_line(peer: node_pb2.Peer) -> str:
         retry = f", {_('next try')} {moment(peer.retry_time)}" if peer.HasField("retry_time") else ""
         return f"[red]●[/] {name} {_('away')}: {escape(peer.last_error[:160])}{retry}"
     return f"[yellow]●[/] {name} {_('not connected')}"
+
+
+def alarm_sentence(alarm: node_pb2.Alarm) -> str:
+    """What an alarm means and what to do, in one or two sentences."""
+    sentences = {
+        Reason.FORKED: _("two histories were signed; nothing more is taken of it. The proof is kept: kad-node evidence"),
+        Reason.ROOT_MISMATCH: _(
+            "what it sends now does not go on from what it sent before. Nothing of it is taken; ask the others what they hold."
+        ),
+        Reason.OBSERVATION_CONTRADICTED: _(
+            "the simpul says something else of it than what its author signed; the simpul's acts are not believed from there on. The proof: kad-node evidence"
+        ),
+        Reason.OBSERVATION_LAGGING: _(
+            "the simpul passes over what this forum signed, for longer than the charter allows. Exchange directly with it: kad-node peer"
+        ),
+        Reason.UNLAWFUL: _(
+            "{n} times the simpul wrote what it may not (last: {why}); it has no effect. The proof: kad-node evidence"
+        ).format(n=alarm.count, why=alarm.why),
+        Reason.CONFIRMATION_OVERDUE: _(
+            "too few members have confirmed what the simpul wrote lately. Are they offline, or does the simpul show each another face? Ask one directly."
+        ),
+        Reason.LOG_STALE: _("nothing new in its log for hours: it stands still, cannot be reached, or holds news back."),
+        Reason.EPOCH_SUPERSEDED: _("given up by its owner, who goes on with new keys."),
+    }
+    return sentences.get(alarm.reason, "")  # type: ignore[call-overload, no-any-return]
+
+
+def evidence_line(item: transparency_pb2.Evidence) -> str:
+    """What a proof proves, in one sentence."""
+    kinds = transparency_pb2.Evidence
+    match item.kind:
+        case kinds.KIND_FORK:
+            return _("{feed} has signed two histories").format(feed=item.feed)
+        case kinds.KIND_CONTRADICTION:
+            return _("{feed} says something else of {about} than what its author signed").format(feed=item.feed, about=item.about)
+        case kinds.KIND_UNLAWFUL:
+            return _("{feed} wrote {n} times what it may not ({reasons})").format(
+                feed=item.feed, n=len(item.findings), reasons=", ".join(sorted({finding.reason for finding in item.findings}))
+            )
+        case _:
+            return _("{feed} passes over {about}, although others hold what it signed").format(feed=item.feed, about=item.about)
 
 
 def forum_table(forums: Sequence[directory_pb2.Forum]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.markup import escape
 
+from kad_node import dossier
 from kad_node.bundle import MAGIC, read_frames
 from kad_node.cli import show
 from kad_node.cli.common import out, print_json
@@ -51,7 +52,7 @@ def verify(path: Path, keys: tuple[str, ...], policy: str | None, *, as_json: bo
         if head == MAGIC:
             found = _bundle(file)
         else:
-            data = head + file.read(evidence.MAX_EVIDENCE_BYTES)
+            data = head + file.read(dossier.MAX_DOSSIER_BYTES)
             if data.startswith(HEADER.encode()):
                 found = _record(data, policy)
             elif data.lstrip().startswith(b"{"):
@@ -91,21 +92,96 @@ def _bundle(file: Any) -> _Found:  # noqa: ANN401 - a binary file
 
 
 def _evidence(data: bytes) -> _Found:
-    fork = evidence.verify(data)
+    if evidence.kind_of(data) in ("unlawful", "omission"):
+        judged = dossier.verify(data)
+        return _unlawful(judged) if isinstance(judged, dossier.Unlawful) else _omission(judged)
+    found = evidence.verify(data)
+    return _fork(found) if isinstance(found, evidence.Fork) else _contradiction(found)
+
+
+def _proved() -> str:
+    return _("This is proved; it does not depend on who made the file.")
+
+
+def _fork(fork: evidence.Fork) -> _Found:
     facts = {
-        "feed": fork.origin,
+        "feed": fork.feed.origin,
         "sizes": list(fork.sizes),
         "roots": [root.hex() for root in fork.roots],
         "genesis": merkle.leaf_hash(fork.genesis).hex(),
     }
     lines = [
-        _("[red]{feed} has signed two histories.[/] This is proved; it does not depend on who made the file.").format(
-            feed=escape(fork.origin)
-        ),
+        _("[red]{feed} has signed two histories.[/]").format(feed=escape(fork.feed.origin)) + f" {_proved()}",
         *(f"    {size}  {root.hex()}" for size, root in zip(fork.sizes, fork.roots, strict=True)),
         _("    genesis {hash}").format(hash=facts["genesis"]),
     ]
     return _Found("fork", facts, lines)
+
+
+def _contradiction(found: evidence.Contradiction) -> _Found:
+    facts = {
+        "feed": found.simpul.origin,
+        "genesis": merkle.leaf_hash(found.simpul_genesis).hex(),
+        "about": found.member.origin,
+        "about_genesis": merkle.leaf_hash(found.member_genesis).hex(),
+        "index": found.index,
+        "size": found.size,
+        "observed_root": found.observed_root.hex(),
+        "signed_root": found.signed_root.hex(),
+    }
+    lines = [
+        _("[red]{simpul} says at entry {index} something else of {member} than what its author signed.[/]").format(
+            simpul=escape(found.simpul.origin), index=found.index, member=escape(found.member.origin)
+        )
+        + f" {_proved()}",
+        _("    one of the two has two histories; with {size} entries:").format(size=found.size),
+        _("    the simpul  {root}").format(root=facts["observed_root"]),
+        _("    the author  {root}").format(root=facts["signed_root"]),
+        _("    genesis of the simpul {hash}").format(hash=facts["genesis"]),
+    ]
+    return _Found("contradiction", facts, lines)
+
+
+def _unlawful(found: dossier.Unlawful) -> _Found:
+    facts = {
+        "feed": found.simpul.origin,
+        "genesis": merkle.leaf_hash(found.simpul_genesis).hex(),
+        "size": found.size,
+        "findings": [{"index": index, "entry": kind, "reason": reason.value} for index, kind, reason in found.findings],
+    }
+    lines = [
+        _("[red]{simpul} has signed what it may not write; it has no effect.[/]").format(simpul=escape(found.simpul.origin))
+        + f" {_proved()}",
+        *(_("    entry {index}: {kind}, {reason}").format(index=index, kind=kind, reason=reason) for index, kind, reason in found.findings),
+        _("    genesis {hash}").format(hash=facts["genesis"]),
+    ]
+    return _Found("unlawful", facts, lines)
+
+
+def _omission(found: dossier.Omission) -> _Found:
+    until = Timestamp(seconds=found.until)
+    facts = {
+        "feed": found.simpul.origin,
+        "genesis": merkle.leaf_hash(found.simpul_genesis).hex(),
+        "about": found.member.origin,
+        "signed": found.signed,
+        "observed": found.observed,
+        "until": until.ToJsonString(),
+        "lag_seconds": found.lag_seconds,
+        "holders": dict(sorted(found.holders.items())),
+    }
+    lines = [
+        _("[red]{simpul} passes over {member}.[/]").format(simpul=escape(found.simpul.origin), member=escape(found.member.origin))
+        + f" {_proved()}",
+        _("    {signed} entries are signed, {observed} of them observed until {time}; {lag} seconds are allowed").format(
+            signed=found.signed, observed=found.observed, time=show.moment(until), lag=found.lag_seconds
+        ),
+        _("    held all the while by {k} of {n} other members: {names}").format(
+            k=len(found.holders), n=found.members, names=", ".join(sorted(found.holders))
+        ),
+        _("    genesis {hash}").format(hash=facts["genesis"]),
+    ]
+    return _Found("omission", facts, lines)
 
 
 def _record(data: bytes, policy: str | None) -> _Found:

@@ -17,7 +17,7 @@ from kad_node.store.transaction import micros_now
 from kad_node.witness import simpul_of
 from kad_protocol import content as contents
 from kad_protocol import merkle
-from kad_protocol.authority import FUNCTIONS
+from kad_protocol.authority import FUNCTIONS, giver_of
 from kad_protocol.entry import new_entry, parse_entry
 from kad_protocol.errors import (
     InvalidInputError,
@@ -126,7 +126,7 @@ class Affairs:
             if name in ("", own):
                 granted += self._pending(tx, found, own)
             granted.sort(key=lambda mandate: mandate.name, reverse=True)
-            granted.sort(key=lambda mandate: mandate.name.partition("/mandates/")[0])
+            granted.sort(key=giver_of)
             return [mandate for mandate in granted if not live_only or mandate.state == governance_pb2.GrantedMandate.STATE_LIVE]
 
         return await self._node.store.read(read)
@@ -174,8 +174,11 @@ class Affairs:
         return response
 
     def fill(self, tx: SqliteTransaction, act: governance_pb2.PerformedAct) -> governance_pb2.PerformedAct:
-        """Put to an act what travels beside it."""
+        """Put to an act what travels beside it, and whether that is at fault."""
         simpul = simpul_of(tx, self._node.own)
+        problem = tx.problem(simpul, act.index) if simpul is not None and not act.reason else None
+        if problem is not None and not problem.waiting:
+            act.state, act.reason = governance_pb2.PerformedAct.STATE_REFUSED, problem.reason.value
         if simpul is not None and act.act.WhichOneof("deed") == "statement":
             stored = tx.entries(simpul, act.index, 1, 1)
             if (statement := _read(entry_pb2.ActStatement(), stored[0].content if stored else b"")) is not None:

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from kad_node.fence import FenceState
 from kad_node.service.directory import describe
-from kad_node.witness import alarms, simpul_of, witnessing
+from kad_node.vigil import alarms
+from kad_node.witness import simpul_of, witnessing
 from kad_protocol import feed as feeds
 from kad_protocol import merkle
 from kad_protocol.certificates import expiry
@@ -64,7 +65,7 @@ class Status:
                 problems=[node_pb2.ReasonCount(reason=reason, count=count) for reason, count in counts.items()],
                 home=str(node.home.path),
                 witnessing=witnessing(tx, simpul) if simpul is not None else None,
-                alarms=alarms(tx, simpul),
+                alarms=alarms(tx, node.own),
             )
 
         response = await node.store.read(read)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kad_node.query import decode_page, encode_page
 from kad_node.service.directory import resolve_feed
 from kad_node.service.proofs import record_proof
+from kad_node.vigil import evidence_file, evidence_list
 from kad_node.witness import simpul_of, witnessed_note
 from kad_protocol import feed as feeds
 from kad_protocol import merkle
@@ -14,6 +15,8 @@ from kad_protocol.errors import NotFoundError, OutOfRangeError, PreconditionErro
 from kad_protocol.v1 import replication_pb2, transparency_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from kad_node.node import Node
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.names import FeedId
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Transparency"]
 
-
-_MOST_EVIDENCE, _EVIDENCE_BYTES = 100, 3 << 20
+_MOST_EVIDENCE = 1000
+_CHUNK_BYTES = 256 << 10
 
 
 class Transparency:
@@ -94,14 +97,14 @@ class Transparency:
 
     async def evidence(self) -> transparency_pb2.ListEvidenceResponse:
         """See ``TransparencyService.ListEvidence``."""
-        response = transparency_pb2.ListEvidenceResponse()
-        used = 0
-        for feed, data in (await self._node.store.read(lambda tx: tx.evidence()))[:_MOST_EVIDENCE]:
-            used += len(data)
-            if used > _EVIDENCE_BYTES:
-                break
-            response.evidence.add(feed=feed.origin, data=data)
-        return response
+        found = await self._node.store.read(lambda tx: evidence_list(tx, self._node.own))
+        return transparency_pb2.ListEvidenceResponse(evidence=found[:_MOST_EVIDENCE])
+
+    async def evidence_file(self, name: str) -> AsyncIterator[transparency_pb2.GetEvidenceResponse]:
+        """See ``TransparencyService.GetEvidence``."""
+        data = await self._node.store.read(lambda tx: evidence_file(tx, self._node.own, name))
+        for start in range(0, len(data), _CHUNK_BYTES):
+            yield transparency_pb2.GetEvidenceResponse(chunk=data[start : start + _CHUNK_BYTES])
 
     async def page(self, feed: str, after: int, size: int) -> replication_pb2.ReadFeedResponse:
         """See ``ReplicationService.ReadFeed``."""

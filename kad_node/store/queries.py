@@ -12,11 +12,12 @@ from kad_protocol.v1 import entry_pb2, records_pb2
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable, Collection
 
     from kad_node.query import Filter
     from kad_protocol.audience import Standpoint
 
-__all__ = ["Affairs", "ArrivalRow", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
+__all__ = ["Affairs", "ArrivalRow", "FeedFigures", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,17 @@ class MemberRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedFigures:
+    """What is known of some feeds, added up; all but ``feeds`` in entries."""
+
+    feeds: int
+    entries: int
+    signed: int
+    folded: int
+    observed: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProblemRow:
     """An entry without effect."""
 
@@ -103,13 +115,14 @@ def _row(row: tuple[Any, ...]) -> RecordRow:
 
 
 class Affairs:
-    """The state of one federation (``governance.Items``)."""
+    """The state of one federation (``governance.Items``). ``changed`` is called when something is put or deleted."""
 
-    __slots__ = ("_connection", "_simpul")
+    __slots__ = ("_changed", "_connection", "_simpul")
 
-    def __init__(self, connection: sqlite3.Connection, simpul: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, simpul: int, changed: Callable[[], None] = lambda: None) -> None:
         self._connection = connection
         self._simpul = simpul
+        self._changed = changed
 
     def get(self, kind: str, key: str) -> bytes | None:
         """One item."""
@@ -120,6 +133,7 @@ class Affairs:
 
     def put(self, kind: str, key: str, value: bytes) -> None:
         """Insert or replace."""
+        self._changed()
         self._connection.execute(
             "INSERT INTO affair (simpul, kind, key, value) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (simpul, kind, key) DO UPDATE SET value = excluded.value",
@@ -128,6 +142,7 @@ class Affairs:
 
     def delete(self, kind: str, key: str) -> None:
         """Forget."""
+        self._changed()
         self._connection.execute("DELETE FROM affair WHERE simpul = ? AND kind = ? AND key = ?", (self._simpul, kind, key))
 
     def all(self, kind: str, prefix: str = "") -> list[tuple[str, bytes]]:
@@ -137,6 +152,11 @@ class Affairs:
             "SELECT key, value FROM affair WHERE simpul = ? AND kind = ? AND key >= ? AND key < ? ORDER BY key",
             (self._simpul, kind, prefix, prefix + "\x7f"),
         ).fetchall()
+
+    def count(self, kind: str) -> int:
+        """How many items there are of a kind."""
+        row = self._connection.execute("SELECT COUNT(*) FROM affair WHERE simpul = ? AND kind = ?", (self._simpul, kind)).fetchone()
+        return int(row[0])
 
 
 class Queries:
@@ -300,10 +320,12 @@ class Queries:
 
     def ignored(self, simpul: FeedId, held_before: int, size: int) -> list[FeedId]:
         """Active members who decided something that has been here since before ``held_before`` (microseconds since 1970) and that
-        the first ``size`` entries of the simpul's log do not observe.
+        the first ``size`` entries of the simpul's log do not observe. Only what a checkpoint covers counts, since a simpul observes
+        nothing else: half of a batch, kept back by its author, holds up nobody.
         """
         rows = self._connection.execute(
-            "SELECT f.origin FROM (SELECT e.feed AS feed, MAX(e.idx) AS idx FROM authority_entry e WHERE e.held < ? GROUP BY e.feed) n"
+            "SELECT f.origin FROM (SELECT e.feed AS feed, MAX(e.idx) AS idx FROM authority_entry e JOIN feed w ON w.id = e.feed"
+            " WHERE e.held < ? AND e.idx < w.signed_size GROUP BY e.feed) n"
             " JOIN feed s ON s.origin = ? JOIN member m ON m.feed = n.feed AND m.simpul = s.id AND m.state = ?"
             " JOIN feed f ON f.id = n.feed AND f.quarantine = '' WHERE n.idx >="
             " (SELECT IFNULL(MAX(o.size), 0) FROM observation o WHERE o.feed = n.feed AND o.observer = s.id AND o.idx < ?)"
@@ -415,10 +437,65 @@ class Queries:
         )
         return dict(rows.fetchall())
 
-    def evidence(self) -> list[tuple[FeedId, bytes]]:
-        """Kept proofs of misbehaviour, oldest first."""
-        rows = self._connection.execute("SELECT f.origin, e.data FROM evidence e JOIN feed f ON f.id = e.feed ORDER BY e.id")
-        return [(FeedId.parse(origin), data) for origin, data in rows]
+    def evidence(self) -> list[tuple[int, FeedId, int, bytes]]:
+        """Kept proofs of forks, oldest first: number, feed, time (microseconds since 1970), file."""
+        rows = self._connection.execute("SELECT e.id, f.origin, e.time, e.data FROM evidence e JOIN feed f ON f.id = e.feed ORDER BY e.id")
+        return [(number, FeedId.parse(origin), time, data) for number, origin, time, data in rows]
+
+    def forks(self, limit: int) -> list[bytes]:
+        """The same, only the files, at most so many."""
+        rows = self._connection.execute("SELECT data FROM evidence ORDER BY id LIMIT ?", (limit,))
+        return [data for (data,) in rows]
+
+    def findings(self, simpul: FeedId, reasons: Collection[str], limit: int) -> list[tuple[int, Reason, int]]:
+        """Entries of a simpul's log that have no effect for one of these reasons, newest first: index, reason, when it was judged."""
+        marks = ",".join("?" * len(reasons))
+        rows = self._connection.execute(
+            "SELECT p.idx, p.reason, p.time FROM problem p JOIN feed f ON f.id = p.feed"
+            f" WHERE f.origin = ? AND NOT p.waiting AND p.reason IN ({marks}) ORDER BY p.idx DESC LIMIT ?",
+            (simpul.origin, *reasons, limit),
+        )
+        return [(index, Reason(reason), time) for index, reason, time in rows]
+
+    def passed_over(self) -> list[FeedId]:
+        """Members of whom a signed checkpoint is kept since the simpul does not observe what it covers."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT f.origin FROM witnessed w JOIN feed f ON f.id = w.feed WHERE f.role = ? ORDER BY f.origin",
+            (entry_pb2.MEMBER_ROLE_FORUM,),
+        )
+        return [FeedId.parse(origin) for (origin,) in rows]
+
+    def refusal_counts(self) -> dict[str, int]:
+        """How often each reason was given to somebody whose data was not stored."""
+        return dict(self._connection.execute("SELECT reason, count FROM refusal ORDER BY reason").fetchall())
+
+    def problem_counts(self) -> list[tuple[str, bool, int]]:
+        """Reasons that stand against entries here, whether those wait to be judged again, and how many there are."""
+        rows = self._connection.execute("SELECT reason, waiting, COUNT(*) FROM problem GROUP BY reason, waiting ORDER BY reason, waiting")
+        return [(reason, bool(waiting), count) for reason, waiting, count in rows]
+
+    def waiting_count(self, feed: FeedId) -> int:
+        """How many entries of a feed wait to be judged again."""
+        row = self._connection.execute(
+            "SELECT COUNT(*) FROM problem p JOIN feed f ON f.id = p.feed WHERE f.origin = ? AND p.waiting", (feed.origin,)
+        ).fetchone()
+        return int(row[0])
+
+    def feed_figures(self, own: FeedId, simpul: FeedId | None) -> dict[str, FeedFigures]:
+        """Feeds added up by whose they are: ``own``, ``simpul``, ``others``. Looks at no entry."""
+        rows = self._connection.execute(
+            "SELECT CASE origin WHEN ? THEN 'own' WHEN ? THEN 'simpul' ELSE 'others' END AS whose, COUNT(*), SUM(size), SUM(signed_size),"
+            " SUM(folded), SUM(IFNULL((SELECT MAX(o.size) FROM observation o WHERE o.feed = f.id), 0)) FROM feed f GROUP BY whose",
+            (own.origin, "" if simpul is None else simpul.origin),
+        )
+        return {whose: FeedFigures(*figures) for whose, *figures in rows}
+
+    def used_bytes(self) -> int:
+        """Bytes of the database that hold something; the rest of its file is free for what comes."""
+        pages, free, size = (
+            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
 
     def local(self, kind: str, key: str) -> bytes | None:
         """Something that only this node needs."""

@@ -12,8 +12,10 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import tempfile
 from collections import deque
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiosqlite
@@ -23,12 +25,11 @@ from kad_protocol.audience import Standpoint
 from kad_protocol.errors import KadError, PreconditionError, Reason, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     from kad_protocol.names import FeedId
 
-__all__ = ["SCHEMA_VERSION", "SqliteStore"]
+__all__ = ["SCHEMA_VERSION", "SqliteStore", "scratch"]
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +207,20 @@ class SqliteStore:
                 connection.execute("ROLLBACK")
             raise
         return results, touched, more
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[SqliteTransaction]:
+    """A store for a moment, in a file that is gone afterwards: to build feeds up and judge them without keeping anything."""
+    with (
+        tempfile.TemporaryDirectory(prefix="kad-") as folder,
+        contextlib.closing(_connect(Path(folder) / "scratch.sqlite3")()) as connection,
+    ):
+        _set_up(connection)
+        # Nothing here has to outlive the process.
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN")
+        yield SqliteTransaction(connection)
 
 
 def _settle(group: list[tuple[Any, asyncio.Future[Any]]], results: list[tuple[bool, Any]]) -> None:

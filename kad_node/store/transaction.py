@@ -57,6 +57,9 @@ class _Tiles:
         )
 
 
+_SHOWN = (records_pb2.RECORD_STATE_PUBLISHED, records_pb2.RECORD_STATE_CONTENT_MISSING, records_pb2.RECORD_STATE_WITHHELD)
+
+
 class SqliteTransaction(Queries):
     """See ``LogTransaction`` and ``FoldTransaction`` for what the methods promise."""
 
@@ -67,10 +70,13 @@ class SqliteTransaction(Queries):
         #: A member's standing changed in this transaction.
         self.standings_changed = False
         self._ids: dict[FeedId, int] = {}
+        #: What ``waits_for_review`` said; good until something changes in the affairs of a federation.
+        self._waits: dict[tuple[FeedId, int], bool] = {}
 
     def rolled_back(self) -> None:
         """A unit of this transaction was undone; forget what was remembered of it."""
         self._ids.clear()
+        self._waits.clear()
 
     # The log.
 
@@ -321,8 +327,10 @@ class SqliteTransaction(Queries):
         if row is None:
             return
         rid, newest, state, updated = row
-        if newest == version.version and state == records_pb2.RECORD_STATE_CONTENT_MISSING:
-            self._save_version(feed, version, updated, content, records_pb2.RECORD_STATE_PUBLISHED, index=index, source=source)
+        if newest == version.version and state != records_pb2.RECORD_STATE_RETRACTED:
+            # Under review it stays as hidden as it was.
+            shown = records_pb2.RECORD_STATE_PUBLISHED if state == records_pb2.RECORD_STATE_CONTENT_MISSING else state
+            self._save_version(feed, version, updated, content, shown, index=index, source=source)
         self._event(rid, version.version, records_pb2.RECORD_EVENT_TYPE_CONTENT_ARRIVED)
 
     def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:  # noqa: ARG002 - the log has the index
@@ -425,12 +433,20 @@ class SqliteTransaction(Queries):
         self.touched.add(simpul)
 
     def affairs(self, simpul: FeedId) -> Affairs:
-        return Affairs(self._connection, self._find_id(simpul) or 0)
+        return Affairs(self._connection, self._find_id(simpul) or 0, self._waits.clear)
 
     def waits_for_review(self, feed: FeedId, kind: int) -> bool:
+        # Asked for each record that arrives, and the same for all of one forum and kind.
+        found = self._waits.get((feed, kind))
+        if found is None:
+            found = self._waits[feed, kind] = self._waits_for_review(feed, kind)
+        return found
+
+    def _waits_for_review(self, feed: FeedId, kind: int) -> bool:
+        # From the member to its simpul; not from the affairs, of which there are as many as acts.
         rows = self._connection.execute(
-            "SELECT s.origin FROM affair a JOIN feed s ON s.id = a.simpul WHERE a.kind = 'curating' AND s.federation = ?",
-            (feed.federation,),
+            "SELECT s.origin FROM member m JOIN feed s ON s.id = m.simpul WHERE m.feed = ? AND s.federation = ?",
+            (self._find_id(feed), feed.federation),
         ).fetchall()
         for (origin,) in rows:
             governance = Governance(self.affairs(FeedId.parse(origin)), FeedId.parse(origin))
@@ -447,38 +463,34 @@ class SqliteTransaction(Queries):
         )
         self.touched.add(feed)
         self.standings_changed = True
+        self._waits.clear()
 
-    def put_submissions(self, feed: FeedId, after: int, before: int, kinds: Sequence[int]) -> None:
-        marks = ",".join("?" * len(kinds))
-        newest = (
-            "FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version"
-            " WHERE r.feed = ? AND r.source = 0 AND v.idx >= ? AND v.idx < ? AND r.state = ?"
-        )
-        place = (self._id(feed), after, before)
-        if kinds:
-            rows = self._connection.execute(
-                f"SELECT r.rid {newest} AND r.kind IN ({marks})", (*place, records_pb2.RECORD_STATE_PUBLISHED, *kinds)
-            ).fetchall()
-            for (rid,) in rows:
-                self._set_state(rid, records_pb2.RECORD_STATE_SUBMITTED)
-        rows = self._connection.execute(
-            f"SELECT r.rid {newest} AND r.kind NOT IN ({marks})", (*place, records_pb2.RECORD_STATE_SUBMITTED, *kinds)
-        ).fetchall()
-        for (rid,) in rows:
+    def put_submission(self, feed: FeedId, record: str, version: int, *, waits: bool) -> None:
+        found = self._newest(feed, record, version)
+        if found is None:
+            return
+        rid, state = found
+        if waits and state in _SHOWN:
+            self._set_state(rid, records_pb2.RECORD_STATE_SUBMITTED)
+        elif not waits and state == records_pb2.RECORD_STATE_SUBMITTED:
             self._reveal(rid)
 
-    def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> bool:
-        row = self._connection.execute(
-            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ? AND source = 0", (self._id(feed), record)
-        ).fetchone()
-        if row is None or row[1] != version or row[2] not in (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED):
-            return False
+    def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> None:
+        found = self._newest(feed, record, version)
+        if found is None or found[1] not in (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED):
+            return
         if approved:
-            self._reveal(row[0])
+            self._reveal(found[0])
         else:
-            self._set_state(row[0], records_pb2.RECORD_STATE_REJECTED)
-            self._event(row[0], version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
-        return True
+            self._set_state(found[0], records_pb2.RECORD_STATE_REJECTED)
+            self._event(found[0], version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
+
+    def _newest(self, feed: FeedId, record: str, version: int) -> tuple[int, int] | None:
+        """Row and state of a record of a forum, if that is its newest version here."""
+        row: tuple[int, int] | None = self._connection.execute(
+            "SELECT rid, state FROM record WHERE feed = ? AND ulid = ? AND source = 0 AND version = ?", (self._id(feed), record, version)
+        ).fetchone()
+        return row
 
     def release_submissions(self, feed: FeedId) -> None:
         if self._find_id(feed) is None:
@@ -527,6 +539,7 @@ class SqliteTransaction(Queries):
         for table in ("member", "observation", "profile", "record", "version", "term", "record_text", "event", "problem", "affair"):
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("UPDATE feed SET folded = 0, judged = 0")
+        self._waits.clear()
 
     # The outbox and other local affairs.
 

@@ -209,7 +209,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_ACT_INVALID: _ErrorReason.ValueType  # 90
     """An act that contradicts itself, or fits no function."""
     ERROR_REASON_ACT_TIME_WRONG: _ErrorReason.ValueType  # 91
-    """An act whose time goes back, or does not fit the time at which members confirmed it."""
+    """An act whose time goes back, or does not fit the time at which members confirmed it. From a witness: the time of the
+    simpul's log is ahead of its clock, so it does not confirm that log.
+    """
     ERROR_REASON_ACT_UNKNOWN: _ErrorReason.ValueType  # 92
     """There is no such act."""
     ERROR_REASON_ACT_VETOED: _ErrorReason.ValueType  # 93
@@ -270,6 +272,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """A function that nobody can hand up."""
     ERROR_REASON_MANDATE_OVERLAPS: _ErrorReason.ValueType  # 121
     """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
+    ERROR_REASON_EVIDENCE_NOT_FOUND: _ErrorReason.ValueType  # 122
+    """There is no such proof of misbehaviour here."""
+    ERROR_REASON_CONFIRMATION_OVERDUE: _ErrorReason.ValueType  # 123
+    """Too few members have confirmed the simpul's newest checkpoints for longer than the charter's lag."""
+    ERROR_REASON_LOG_STALE: _ErrorReason.ValueType  # 124
+    """The simpul's log has had nothing new for hours."""
+    ERROR_REASON_UNLAWFUL: _ErrorReason.ValueType  # 125
+    """The simpul wrote what it may not; it has no effect."""
     ERROR_REASON_FOREIGN_MEMBER: _ErrorReason.ValueType  # 140
     """The caller belongs to another federation: it may exchange, and nothing else."""
     ERROR_REASON_FOREIGN_WORD: _ErrorReason.ValueType  # 141
@@ -467,7 +477,9 @@ ERROR_REASON_MANDATES_TOO_FEW: ErrorReason.ValueType  # 89
 ERROR_REASON_ACT_INVALID: ErrorReason.ValueType  # 90
 """An act that contradicts itself, or fits no function."""
 ERROR_REASON_ACT_TIME_WRONG: ErrorReason.ValueType  # 91
-"""An act whose time goes back, or does not fit the time at which members confirmed it."""
+"""An act whose time goes back, or does not fit the time at which members confirmed it. From a witness: the time of the
+simpul's log is ahead of its clock, so it does not confirm that log.
+"""
 ERROR_REASON_ACT_UNKNOWN: ErrorReason.ValueType  # 92
 """There is no such act."""
 ERROR_REASON_ACT_VETOED: ErrorReason.ValueType  # 93
@@ -528,6 +540,14 @@ ERROR_REASON_FUNCTION_UNKNOWN: ErrorReason.ValueType  # 120
 """A function that nobody can hand up."""
 ERROR_REASON_MANDATE_OVERLAPS: ErrorReason.ValueType  # 121
 """A mandate that overlaps another one of the same forum, so that revoking one would not end the function."""
+ERROR_REASON_EVIDENCE_NOT_FOUND: ErrorReason.ValueType  # 122
+"""There is no such proof of misbehaviour here."""
+ERROR_REASON_CONFIRMATION_OVERDUE: ErrorReason.ValueType  # 123
+"""Too few members have confirmed the simpul's newest checkpoints for longer than the charter's lag."""
+ERROR_REASON_LOG_STALE: ErrorReason.ValueType  # 124
+"""The simpul's log has had nothing new for hours."""
+ERROR_REASON_UNLAWFUL: ErrorReason.ValueType  # 125
+"""The simpul wrote what it may not; it has no effect."""
 ERROR_REASON_FOREIGN_MEMBER: ErrorReason.ValueType  # 140
 """The caller belongs to another federation: it may exchange, and nothing else."""
 ERROR_REASON_FOREIGN_WORD: ErrorReason.ValueType  # 141

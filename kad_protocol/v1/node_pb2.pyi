@@ -193,17 +193,27 @@ class Alarm(google.protobuf.message.Message):
 
     REASON_FIELD_NUMBER: builtins.int
     FEED_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """As a name of ErrorReason without its prefix: FORKED, OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, WAITING_FOR_FEED."""
+    """As a name of ErrorReason without its prefix: FORKED, ROOT_MISMATCH (its own author sends what does not go on from what is here),
+    OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, UNLAWFUL, CONFIRMATION_OVERDUE, LOG_STALE, EPOCH_SUPERSEDED.
+    """
     feed: builtins.str
     """Origin of the feed that it concerns."""
+    count: builtins.int
+    """For UNLAWFUL: how many entries have no effect; at most 1,000."""
+    why: builtins.str
+    """For UNLAWFUL: why the newest of them has none, as a name of ErrorReason without its prefix."""
     def __init__(
         self,
         *,
         reason: builtins.str = ...,
         feed: builtins.str = ...,
+        count: builtins.int = ...,
+        why: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["feed", b"feed", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "feed", b"feed", "reason", b"reason", "why", b"why"]) -> None: ...
 
 Global___Alarm: typing_extensions.TypeAlias = Alarm
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kad/v1/replication.proto\x12\x06kad.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n\x0f\x45xchangeRequest\x12\x1c\n\x05\x66rame\x18\x01 \x01(\x0b\x32\r.kad.v1.Frame\"0\n\x10\x45xchangeResponse\x12\x1c\n\x05\x66rame\x18\x01 \x01(\x0b\x32\r.kad.v1.Frame\"\xef\x02\n\x05\x46rame\x12\x1c\n\x05hello\x18\x01 \x01(\x0b\x32\r.kad.v1.Hello\x12\x1b\n\x05heads\x18\x02 \x03(\x0b\x32\x0c.kad.v1.Head\x12\x1e\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\r.kad.v1.Batch\x12\x19\n\x04\x61\x63ks\x18\x04 \x03(\x0b\x32\x0b.kad.v1.Ack\x12!\n\x08refusals\x18\x05 \x03(\x0b\x32\x0f.kad.v1.Refusal\x12\x30\n\x10\x63ontent_requests\x18\x06 \x03(\x0b\x32\x16.kad.v1.ContentRequest\x12-\n\x0f\x63ontent_replies\x18\x07 \x03(\x0b\x32\x14.kad.v1.ContentReply\x12$\n\theartbeat\x18\x08 \x01(\x0b\x32\x11.kad.v1.Heartbeat\x12 \n\x07goodbye\x18\t \x01(\x0b\x32\x0f.kad.v1.Goodbye\x12$\n\twitnessed\x18\n \x03(\x0b\x32\x11.kad.v1.Witnessed\"r\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04\x66\x65\x65\x64\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x10\n\x08software\x18\x04 \x01(\t\x12\x14\n\x0cwindow_bytes\x18\x05 \x01(\r\x12\x12\n\nhead_count\x18\x06 \x01(\r\"6\n\x04Head\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\"j\n\x05\x42\x61tch\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x03 \x03(\x0c\x12\x10\n\x08\x63ontents\x18\x04 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\x12\r\n\x05proof\x18\x06 \x03(\x0c\"!\n\x03\x41\x63k\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"U\n\x07Refusal\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\"-\n\x0e\x43ontentRequest\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\"<\n\x0c\x43ontentReply\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"J\n\tWitnessed\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12)\n\x0c\x63osignatures\x18\x02 \x03(\x0b\x32\x13.kad.v1.Cosignature\"-\n\x0b\x43osignature\x12\x0f\n\x07witness\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x0c\"L\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rvector_digest\x18\x02 \x01(\x0c\"Z\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x0fReadFeedRequest\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\">\n\x10ReadFeedResponse\x12\x1c\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\r.kad.v1.Batch\x12\x0c\n\x04size\x18\x02 \x01(\x04\"9\n\x10ListFeedsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x11ListFeedsResponse\x12\x1b\n\x05heads\x18\x01 \x03(\x0b\x32\x0c.kad.v1.Head\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd8\x01\n\x12ReplicationService\x12\x41\n\x08\x45xchange\x12\x17.kad.v1.ExchangeRequest\x1a\x18.kad.v1.ExchangeResponse(\x01\x30\x01\x12=\n\x08ReadFeed\x12\x17.kad.v1.ReadFeedRequest\x1a\x18.kad.v1.ReadFeedResponse\x12@\n\tListFeeds\x12\x18.kad.v1.ListFeedsRequest\x1a\x19.kad.v1.ListFeedsResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kad/v1/replication.proto\x12\x06kad.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n\x0f\x45xchangeRequest\x12\x1c\n\x05\x66rame\x18\x01 \x01(\x0b\x32\r.kad.v1.Frame\"0\n\x10\x45xchangeResponse\x12\x1c\n\x05\x66rame\x18\x01 \x01(\x0b\x32\r.kad.v1.Frame\"\x81\x03\n\x05\x46rame\x12\x1c\n\x05hello\x18\x01 \x01(\x0b\x32\r.kad.v1.Hello\x12\x1b\n\x05heads\x18\x02 \x03(\x0b\x32\x0c.kad.v1.Head\x12\x1e\n\x07\x62\x61tches\x18\x03 \x03(\x0b\x32\r.kad.v1.Batch\x12\x19\n\x04\x61\x63ks\x18\x04 \x03(\x0b\x32\x0b.kad.v1.Ack\x12!\n\x08refusals\x18\x05 \x03(\x0b\x32\x0f.kad.v1.Refusal\x12\x30\n\x10\x63ontent_requests\x18\x06 \x03(\x0b\x32\x16.kad.v1.ContentRequest\x12-\n\x0f\x63ontent_replies\x18\x07 \x03(\x0b\x32\x14.kad.v1.ContentReply\x12$\n\theartbeat\x18\x08 \x01(\x0b\x32\x11.kad.v1.Heartbeat\x12 \n\x07goodbye\x18\t \x01(\x0b\x32\x0f.kad.v1.Goodbye\x12$\n\twitnessed\x18\n \x03(\x0b\x32\x11.kad.v1.Witnessed\x12\x10\n\x08\x65vidence\x18\x0b \x03(\x0c\"r\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04\x66\x65\x65\x64\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x10\n\x08software\x18\x04 \x01(\t\x12\x14\n\x0cwindow_bytes\x18\x05 \x01(\r\x12\x12\n\nhead_count\x18\x06 \x01(\r\"^\n\x04Head\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12&\n\ndivergence\x18\x04 \x01(\x0b\x32\x12.kad.v1.Divergence\"7\n\nDivergence\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04root\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"j\n\x05\x42\x61tch\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x03 \x03(\x0c\x12\x10\n\x08\x63ontents\x18\x04 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\x12\r\n\x05proof\x18\x06 \x03(\x0c\"!\n\x03\x41\x63k\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x85\x01\n\x07Refusal\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12.\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"-\n\x0e\x43ontentRequest\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\"<\n\x0c\x43ontentReply\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"J\n\tWitnessed\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12)\n\x0c\x63osignatures\x18\x02 \x03(\x0b\x32\x13.kad.v1.Cosignature\"-\n\x0b\x43osignature\x12\x0f\n\x07witness\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x0c\"L\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rvector_digest\x18\x02 \x01(\x0c\"Z\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x0fReadFeedRequest\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\">\n\x10ReadFeedResponse\x12\x1c\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\r.kad.v1.Batch\x12\x0c\n\x04size\x18\x02 \x01(\x04\"9\n\x10ListFeedsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x11ListFeedsResponse\x12\x1b\n\x05heads\x18\x01 \x03(\x0b\x32\x0c.kad.v1.Head\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd8\x01\n\x12ReplicationService\x12\x41\n\x08\x45xchange\x12\x17.kad.v1.ExchangeRequest\x1a\x18.kad.v1.ExchangeResponse(\x01\x30\x01\x12=\n\x08ReadFeed\x12\x17.kad.v1.ReadFeedRequest\x1a\x18.kad.v1.ReadFeedResponse\x12@\n\tListFeeds\x12\x18.kad.v1.ListFeedsRequest\x1a\x19.kad.v1.ListFeedsResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,37 +39,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXCHANGERESPONSE']._serialized_start=150
   _globals['_EXCHANGERESPONSE']._serialized_end=198
   _globals['_FRAME']._serialized_start=201
-  _globals['_FRAME']._serialized_end=568
-  _globals['_HELLO']._serialized_start=570
-  _globals['_HELLO']._serialized_end=684
-  _globals['_HEAD']._serialized_start=686
-  _globals['_HEAD']._serialized_end=740
-  _globals['_BATCH']._serialized_start=742
-  _globals['_BATCH']._serialized_end=848
-  _globals['_ACK']._serialized_start=850
-  _globals['_ACK']._serialized_end=883
-  _globals['_REFUSAL']._serialized_start=885
-  _globals['_REFUSAL']._serialized_end=970
-  _globals['_CONTENTREQUEST']._serialized_start=972
-  _globals['_CONTENTREQUEST']._serialized_end=1017
-  _globals['_CONTENTREPLY']._serialized_start=1019
-  _globals['_CONTENTREPLY']._serialized_end=1079
-  _globals['_WITNESSED']._serialized_start=1081
-  _globals['_WITNESSED']._serialized_end=1155
-  _globals['_COSIGNATURE']._serialized_start=1157
-  _globals['_COSIGNATURE']._serialized_end=1202
-  _globals['_HEARTBEAT']._serialized_start=1204
-  _globals['_HEARTBEAT']._serialized_end=1280
-  _globals['_GOODBYE']._serialized_start=1282
-  _globals['_GOODBYE']._serialized_end=1372
-  _globals['_READFEEDREQUEST']._serialized_start=1374
-  _globals['_READFEEDREQUEST']._serialized_end=1439
-  _globals['_READFEEDRESPONSE']._serialized_start=1441
-  _globals['_READFEEDRESPONSE']._serialized_end=1503
-  _globals['_LISTFEEDSREQUEST']._serialized_start=1505
-  _globals['_LISTFEEDSREQUEST']._serialized_end=1562
-  _globals['_LISTFEEDSRESPONSE']._serialized_start=1564
-  _globals['_LISTFEEDSRESPONSE']._serialized_end=1637
-  _globals['_REPLICATIONSERVICE']._serialized_start=1640
-  _globals['_REPLICATIONSERVICE']._serialized_end=1856
+  _globals['_FRAME']._serialized_end=586
+  _globals['_HELLO']._serialized_start=588
+  _globals['_HELLO']._serialized_end=702
+  _globals['_HEAD']._serialized_start=704
+  _globals['_HEAD']._serialized_end=798
+  _globals['_DIVERGENCE']._serialized_start=800
+  _globals['_DIVERGENCE']._serialized_end=855
+  _globals['_BATCH']._serialized_start=857
+  _globals['_BATCH']._serialized_end=963
+  _globals['_ACK']._serialized_start=965
+  _globals['_ACK']._serialized_end=998
+  _globals['_REFUSAL']._serialized_start=1001
+  _globals['_REFUSAL']._serialized_end=1134
+  _globals['_CONTENTREQUEST']._serialized_start=1136
+  _globals['_CONTENTREQUEST']._serialized_end=1181
+  _globals['_CONTENTREPLY']._serialized_start=1183
+  _globals['_CONTENTREPLY']._serialized_end=1243
+  _globals['_WITNESSED']._serialized_start=1245
+  _globals['_WITNESSED']._serialized_end=1319
+  _globals['_COSIGNATURE']._serialized_start=1321
+  _globals['_COSIGNATURE']._serialized_end=1366
+  _globals['_HEARTBEAT']._serialized_start=1368
+  _globals['_HEARTBEAT']._serialized_end=1444
+  _globals['_GOODBYE']._serialized_start=1446
+  _globals['_GOODBYE']._serialized_end=1536
+  _globals['_READFEEDREQUEST']._serialized_start=1538
+  _globals['_READFEEDREQUEST']._serialized_end=1603
+  _globals['_READFEEDRESPONSE']._serialized_start=1605
+  _globals['_READFEEDRESPONSE']._serialized_end=1667
+  _globals['_LISTFEEDSREQUEST']._serialized_start=1669
+  _globals['_LISTFEEDSREQUEST']._serialized_end=1726
+  _globals['_LISTFEEDSRESPONSE']._serialized_start=1728
+  _globals['_LISTFEEDSRESPONSE']._serialized_end=1801
+  _globals['_REPLICATIONSERVICE']._serialized_start=1804
+  _globals['_REPLICATIONSERVICE']._serialized_end=2020
 # @@protoc_insertion_point(module_scope)

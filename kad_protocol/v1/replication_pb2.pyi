@@ -84,6 +84,7 @@ class Frame(google.protobuf.message.Message):
     HEARTBEAT_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
     WITNESSED_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> Global___Hello:
         """Only in the first frame of each side, and there always."""
@@ -126,6 +127,12 @@ class Frame(google.protobuf.message.Message):
         too. At most 8 in a frame.
         """
 
+    @property
+    def evidence(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Proofs of a fork that the sender keeps (JSON of type kad.evidence.v1), so that everybody hears of it from whoever noticed. At most
+        1 in a frame, of at most 512 KiB.
+        """
+
     def __init__(
         self,
         *,
@@ -139,9 +146,10 @@ class Frame(google.protobuf.message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         goodbye: Global___Goodbye | None = ...,
         witnessed: collections.abc.Iterable[Global___Witnessed] | None = ...,
+        evidence: collections.abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["goodbye", b"goodbye", "heartbeat", b"heartbeat", "hello", b"hello"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acks", b"acks", "batches", b"batches", "content_replies", b"content_replies", "content_requests", b"content_requests", "goodbye", b"goodbye", "heads", b"heads", "heartbeat", b"heartbeat", "hello", b"hello", "refusals", b"refusals", "witnessed", b"witnessed"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acks", b"acks", "batches", b"batches", "content_replies", b"content_replies", "content_requests", b"content_requests", "evidence", b"evidence", "goodbye", b"goodbye", "heads", b"heads", "heartbeat", b"heartbeat", "hello", b"hello", "refusals", b"refusals", "witnessed", b"witnessed"]) -> None: ...
 
 Global___Frame: typing_extensions.TypeAlias = Frame
 
@@ -194,22 +202,57 @@ class Head(google.protobuf.message.Message):
     FEED_FIELD_NUMBER: builtins.int
     SIZE_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
+    DIVERGENCE_FIELD_NUMBER: builtins.int
     feed: builtins.str
     """Origin of the feed."""
     size: builtins.int
     """Entries on the sender's disk, verified. Smaller than the checkpoint's size while the sender is catching up."""
     checkpoint: builtins.bytes
     """The newest checkpoint that the sender knows: a signed note (C2SP tlog-checkpoint), at most 64 KiB. Empty if none."""
+    @property
+    def divergence(self) -> Global___Divergence:
+        """Only in answer to a refusal with ROOT_MISMATCH: what the refusing side holds is not how the sender's history begins."""
+
     def __init__(
         self,
         *,
         feed: builtins.str = ...,
         size: builtins.int = ...,
         checkpoint: builtins.bytes = ...,
+        divergence: Global___Divergence | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "feed", b"feed", "size", b"size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["divergence", b"divergence"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "divergence", b"divergence", "feed", b"feed", "size", b"size"]) -> None: ...
 
 Global___Head: typing_extensions.TypeAlias = Head
+
+@typing.final
+class Divergence(google.protobuf.message.Message):
+    """"At this size, the history under my checkpoint has this root." Together with a signed checkpoint of another root it proves a fork."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: builtins.int
+    ROOT_FIELD_NUMBER: builtins.int
+    PROOF_FIELD_NUMBER: builtins.int
+    size: builtins.int
+    """So many entries the refusing side holds."""
+    root: builtins.bytes
+    """The root of the sender's history at that size. 32 bytes."""
+    @property
+    def proof(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Consistency proof from there to the head's checkpoint (RFC 6962), hashes of 32 bytes, at most 63."""
+
+    def __init__(
+        self,
+        *,
+        size: builtins.int = ...,
+        root: builtins.bytes = ...,
+        proof: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["proof", b"proof", "root", b"root", "size", b"size"]) -> None: ...
+
+Global___Divergence: typing_extensions.TypeAlias = Divergence
 
 @typing.final
 class Batch(google.protobuf.message.Message):
@@ -292,6 +335,7 @@ class Refusal(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     SIZE_FIELD_NUMBER: builtins.int
+    RETRY_AFTER_FIELD_NUMBER: builtins.int
     feed: builtins.str
     """Origin of the feed."""
     after: builtins.int
@@ -302,6 +346,10 @@ class Refusal(google.protobuf.message.Message):
     """English, for logs. At most 500 characters."""
     size: builtins.int
     """How many entries the refusing side holds; the sender goes on from there if the reason allows it."""
+    @property
+    def retry_after(self) -> google.protobuf.duration_pb2.Duration:
+        """With QUOTA_EXCEEDED: when to go on. At most a day."""
+
     def __init__(
         self,
         *,
@@ -310,8 +358,10 @@ class Refusal(google.protobuf.message.Message):
         reason: builtins.str = ...,
         message: builtins.str = ...,
         size: builtins.int = ...,
+        retry_after: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "feed", b"feed", "message", b"message", "reason", b"reason", "size", b"size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["retry_after", b"retry_after"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "feed", b"feed", "message", b"message", "reason", b"reason", "retry_after", b"retry_after", "size", b"size"]) -> None: ...
 
 Global___Refusal: typing_extensions.TypeAlias = Refusal
 
@@ -365,14 +415,16 @@ Global___ContentReply: typing_extensions.TypeAlias = ContentReply
 
 @typing.final
 class Witnessed(google.protobuf.message.Message):
-    """A checkpoint of a simpul, and the members that confirm it. Whoever relays it vouches for nothing: each line verifies by itself."""
+    """A checkpoint of a simpul, and the members that confirm it; or one of a member that the simpul does not observe, and who holds it all
+    the same. Whoever relays it vouches for nothing: each line verifies by itself.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CHECKPOINT_FIELD_NUMBER: builtins.int
     COSIGNATURES_FIELD_NUMBER: builtins.int
     checkpoint: builtins.bytes
-    """The signed note of the simpul (C2SP tlog-checkpoint) without the lines of witnesses, at most 16 KiB."""
+    """The signed note (C2SP tlog-checkpoint) without the lines of witnesses, at most 16 KiB."""
     @property
     def cosignatures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Cosignature]:
         """Who confirms it. At most 64 in a message; the sender says more of them in further ones."""

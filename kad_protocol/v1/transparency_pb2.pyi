@@ -7,7 +7,9 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import sys
 import typing
 
@@ -282,14 +284,14 @@ Global___ListEvidenceRequest: typing_extensions.TypeAlias = ListEvidenceRequest
 
 @typing.final
 class ListEvidenceResponse(google.protobuf.message.Message):
-    """Response of ListEvidence. At most 100, of at most 512 KiB each and 3 MiB together."""
+    """Response of ListEvidence. At most 1,000."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     EVIDENCE_FIELD_NUMBER: builtins.int
     @property
     def evidence(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Evidence]:
-        """The proofs."""
+        """The proofs, oldest first."""
 
     def __init__(
         self,
@@ -306,18 +308,126 @@ class Evidence(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Evidence._Kind.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Evidence._Kind.ValueType  # 0
+        """Not given."""
+        KIND_FORK: Evidence._Kind.ValueType  # 1
+        """A feed has two signed histories."""
+        KIND_CONTRADICTION: Evidence._Kind.ValueType  # 2
+        """The simpul observed a root of a feed that its author has not signed."""
+        KIND_UNLAWFUL: Evidence._Kind.ValueType  # 3
+        """The simpul wrote what it may not: acts without a mandate, admissions without endorsement, and the like."""
+        KIND_OMISSION: Evidence._Kind.ValueType  # 4
+        """The simpul went on for longer than the charter allows without observing what members hold."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kinds of proof."""
+
+    KIND_UNSPECIFIED: Evidence.Kind.ValueType  # 0
+    """Not given."""
+    KIND_FORK: Evidence.Kind.ValueType  # 1
+    """A feed has two signed histories."""
+    KIND_CONTRADICTION: Evidence.Kind.ValueType  # 2
+    """The simpul observed a root of a feed that its author has not signed."""
+    KIND_UNLAWFUL: Evidence.Kind.ValueType  # 3
+    """The simpul wrote what it may not: acts without a mandate, admissions without endorsement, and the like."""
+    KIND_OMISSION: Evidence.Kind.ValueType  # 4
+    """The simpul went on for longer than the charter allows without observing what members hold."""
+
+    @typing.final
+    class Finding(google.protobuf.message.Message):
+        """One entry without effect."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        INDEX_FIELD_NUMBER: builtins.int
+        REASON_FIELD_NUMBER: builtins.int
+        index: builtins.int
+        """Its index."""
+        reason: builtins.str
+        """A name of ErrorReason without its prefix."""
+        def __init__(
+            self,
+            *,
+            index: builtins.int = ...,
+            reason: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["index", b"index", "reason", b"reason"]) -> None: ...
+
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
     FEED_FIELD_NUMBER: builtins.int
-    DATA_FIELD_NUMBER: builtins.int
+    ABOUT_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """For example "evidence/7"."""
+    kind: Global___Evidence.Kind.ValueType
+    """What it proves."""
     feed: builtins.str
     """Origin of the feed whose owner misbehaved."""
-    data: builtins.bytes
-    """The file: JSON of type kad.evidence.v1."""
+    about: builtins.str
+    """The other feed that it is about: who was not observed, or whose entries were observed as something else. May be empty."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When this node noticed."""
+
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Evidence.Finding]:
+        """For UNLAWFUL: which entries have no effect, and why."""
+
     def __init__(
         self,
         *,
+        name: builtins.str = ...,
+        kind: Global___Evidence.Kind.ValueType = ...,
         feed: builtins.str = ...,
-        data: builtins.bytes = ...,
+        about: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        findings: collections.abc.Iterable[Global___Evidence.Finding] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "feed", b"feed"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["about", b"about", "feed", b"feed", "findings", b"findings", "kind", b"kind", "name", b"name", "time", b"time"]) -> None: ...
 
 Global___Evidence: typing_extensions.TypeAlias = Evidence
+
+@typing.final
+class GetEvidenceRequest(google.protobuf.message.Message):
+    """Request for GetEvidence."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """As ListEvidence names it."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+Global___GetEvidenceRequest: typing_extensions.TypeAlias = GetEvidenceRequest
+
+@typing.final
+class GetEvidenceResponse(google.protobuf.message.Message):
+    """A piece of a proof."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: builtins.int
+    chunk: builtins.bytes
+    """The next bytes of the file (JSON of type kad.evidence.v1)."""
+    def __init__(
+        self,
+        *,
+        chunk: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunk", b"chunk"]) -> None: ...
+
+Global___GetEvidenceResponse: typing_extensions.TypeAlias = GetEvidenceResponse

@@ -65,6 +65,11 @@ class TransparencyServiceStub(object):
                 request_serializer=kad_dot_v1_dot_transparency__pb2.ListEvidenceRequest.SerializeToString,
                 response_deserializer=kad_dot_v1_dot_transparency__pb2.ListEvidenceResponse.FromString,
                 _registered_method=True)
+        self.GetEvidence = channel.unary_stream(
+                '/kad.v1.TransparencyService/GetEvidence',
+                request_serializer=kad_dot_v1_dot_transparency__pb2.GetEvidenceRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_transparency__pb2.GetEvidenceResponse.FromString,
+                _registered_method=True)
 
 
 class TransparencyServiceServicer(object):
@@ -109,7 +114,14 @@ class TransparencyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListEvidence(self, request, context):
-        """Proofs of misbehaviour that this node keeps, oldest first; each is a file that `kad verify` checks offline.
+        """What this node can prove of misbehaviour.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEvidence(self, request, context):
+        """One proof, as a file that `kad verify` checks offline, in pieces of at most 256 KiB. EVIDENCE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +159,11 @@ def add_TransparencyServiceServicer_to_server(servicer, server):
                     servicer.ListEvidence,
                     request_deserializer=kad_dot_v1_dot_transparency__pb2.ListEvidenceRequest.FromString,
                     response_serializer=kad_dot_v1_dot_transparency__pb2.ListEvidenceResponse.SerializeToString,
+            ),
+            'GetEvidence': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetEvidence,
+                    request_deserializer=kad_dot_v1_dot_transparency__pb2.GetEvidenceRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_transparency__pb2.GetEvidenceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -312,6 +329,33 @@ class TransparencyService(object):
             '/kad.v1.TransparencyService/ListEvidence',
             kad_dot_v1_dot_transparency__pb2.ListEvidenceRequest.SerializeToString,
             kad_dot_v1_dot_transparency__pb2.ListEvidenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kad.v1.TransparencyService/GetEvidence',
+            kad_dot_v1_dot_transparency__pb2.GetEvidenceRequest.SerializeToString,
+            kad_dot_v1_dot_transparency__pb2.GetEvidenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

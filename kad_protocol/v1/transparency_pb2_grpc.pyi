@@ -121,7 +121,23 @@ _TransparencyServiceListEvidenceType = typing_extensions.TypeVar(
     ],
 )
 
-class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointType, _TransparencyServiceGetWitnessedCheckpointType, _TransparencyServiceGetRecordProofType, _TransparencyServiceGetInclusionProofType, _TransparencyServiceGetConsistencyProofType, _TransparencyServiceListEvidenceType]):
+_TransparencyServiceGetEvidenceType = typing_extensions.TypeVar(
+    '_TransparencyServiceGetEvidenceType',
+    grpc.UnaryStreamMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetEvidenceRequest,
+        kad_protocol.v1.transparency_pb2.GetEvidenceResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetEvidenceRequest,
+        kad_protocol.v1.transparency_pb2.GetEvidenceResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetEvidenceRequest,
+        kad_protocol.v1.transparency_pb2.GetEvidenceResponse,
+    ],
+)
+
+class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointType, _TransparencyServiceGetWitnessedCheckpointType, _TransparencyServiceGetRecordProofType, _TransparencyServiceGetInclusionProofType, _TransparencyServiceGetConsistencyProofType, _TransparencyServiceListEvidenceType, _TransparencyServiceGetEvidenceType]):
     """Checkpoints and proofs of every feed that is held here."""
 
     @typing.overload
@@ -149,6 +165,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
         grpc.UnaryUnaryMultiCallable[
             kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
             kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            kad_protocol.v1.transparency_pb2.GetEvidenceRequest,
+            kad_protocol.v1.transparency_pb2.GetEvidenceResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -178,6 +198,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
             kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
             kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            kad_protocol.v1.transparency_pb2.GetEvidenceRequest,
+            kad_protocol.v1.transparency_pb2.GetEvidenceResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     GetCheckpoint: _TransparencyServiceGetCheckpointType
@@ -200,7 +224,10 @@ class TransparencyServiceStub(typing.Generic[_TransparencyServiceGetCheckpointTy
     """The proof that a feed of one size is a prefix of the same feed at a larger size. Returns `OUT_OF_RANGE`."""
 
     ListEvidence: _TransparencyServiceListEvidenceType
-    """Proofs of misbehaviour that this node keeps, oldest first; each is a file that `kad verify` checks offline."""
+    """What this node can prove of misbehaviour."""
+
+    GetEvidence: _TransparencyServiceGetEvidenceType
+    """One proof, as a file that `kad verify` checks offline, in pieces of at most 256 KiB. EVIDENCE_NOT_FOUND."""
 
 TransparencyServiceAsyncStub: typing_extensions.TypeAlias = TransparencyServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -226,6 +253,10 @@ TransparencyServiceAsyncStub: typing_extensions.TypeAlias = TransparencyServiceS
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
         kad_protocol.v1.transparency_pb2.ListEvidenceResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        kad_protocol.v1.transparency_pb2.GetEvidenceRequest,
+        kad_protocol.v1.transparency_pb2.GetEvidenceResponse,
     ],
 ]
 
@@ -282,6 +313,14 @@ class TransparencyServiceServicer(metaclass=abc.ABCMeta):
         request: kad_protocol.v1.transparency_pb2.ListEvidenceRequest,
         context: _ServicerContext,
     ) -> typing.Union[kad_protocol.v1.transparency_pb2.ListEvidenceResponse, collections.abc.Awaitable[kad_protocol.v1.transparency_pb2.ListEvidenceResponse]]:
-        """Proofs of misbehaviour that this node keeps, oldest first; each is a file that `kad verify` checks offline."""
+        """What this node can prove of misbehaviour."""
+
+    @abc.abstractmethod
+    def GetEvidence(
+        self,
+        request: kad_protocol.v1.transparency_pb2.GetEvidenceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[kad_protocol.v1.transparency_pb2.GetEvidenceResponse], collections.abc.AsyncIterator[kad_protocol.v1.transparency_pb2.GetEvidenceResponse]]:
+        """One proof, as a file that `kad verify` checks offline, in pieces of at most 256 KiB. EVIDENCE_NOT_FOUND."""
 
 def add_TransparencyServiceServicer_to_server(servicer: TransparencyServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

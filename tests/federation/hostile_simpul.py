@@ -6,6 +6,8 @@
 ``deaf:FORUM``     takes the entries of a forum and never observes them
 ``annex``          as the member of another federation: admits and suspends forums of that one, says more of them than there is,
                    and counts endless members of its own
+``misquote:FORUM`` observes another root of a forum's feed than the forum has signed
+``ahead``          writes an entry whose time is a day ahead, so that every vote and every mandate would end a day early
 ``amnesia``        forgets that it has to hear its own head first: a restored copy goes on as if nothing had been
 =================  =====================================================================================
 """
@@ -57,8 +59,18 @@ class Hostile(SimpulDaemon):
                 tx.touched |= touched
 
             self.node.before_seal = before_seal
-        elif self.trick in ("overreach", "admit", "annex"):
+        elif self.trick.startswith("misquote:"):
+            self.node.before_seal = lambda tx: self._misquote(tx, self.trick.removeprefix("misquote:"))
+        elif self.trick in ("overreach", "admit", "ahead", "annex"):
             self._more_tasks.append(asyncio.create_task(self._cheat()))
+
+    def _misquote(self, tx: SqliteTransaction, forum: str) -> None:
+        for feed in sorted(tx.touched):
+            state = tx.feed(feed)
+            if feed.forum == forum and state is not None and state.size > tx.observed(self.own, feed):
+                entry = new_entry(micros_now())
+                entry.observation.feed, entry.observation.size, entry.observation.root = feed.origin, state.size, bytes(range(32))
+                feeds.append(tx, self.own, [Draft(entry)])
 
     async def _cheat(self) -> None:
         while self.node.fence.state is not FenceState.OPEN:  # noqa: ASYNC110 - the fence has no event
@@ -95,6 +107,11 @@ class Hostile(SimpulDaemon):
     def _write(self, tx: SqliteTransaction) -> None:
         if self.trick == "annex":
             self._annex(tx)
+            return
+        if self.trick == "ahead":
+            entry = new_entry(micros_now() + 86_400 * 1_000_000)
+            entry.census.digest = bytes(32)
+            feeds.append(tx, self.own, [Draft(entry)])
             return
         victim = next(state for state in tx.feeds() if state.role == entry_pb2.MEMBER_ROLE_FORUM)
         if self.trick == "overreach":

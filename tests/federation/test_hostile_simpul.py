@@ -35,6 +35,28 @@ def alarms(member: Member) -> list[dict[str, Any]]:
     return list(member.json("status").get("alarms", []))
 
 
+def raised(member: Member) -> set[str]:
+    return {alarm["reason"] for alarm in alarms(member)}
+
+
+def verified(member: Member, kind: str) -> dict[str, Any]:
+    """Write what a node can prove to files, and check the one of a kind where nobody knows the federation."""
+    folder = member.home.path.parent / f"bukti-{member.name}"
+    member.run("evidence", "--to", str(folder))
+    for path in sorted(folder.glob("*.json")):
+        if json.loads(path.read_text())["kind"] == kind:
+            done = subprocess.run(
+                [sys.executable, "-c", "from kad_simpul.cli.kad import main; main()", "verify", "--json", str(path)],
+                capture_output=True,
+                text=True,
+                env=environment(HOME=str(folder)),
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            return dict(json.loads(done.stdout))
+    raise AssertionError(f"{member.name} has no evidence of kind {kind}")
+
+
 async def test_what_it_publishes_without_a_mandate_nobody_believes(federation: Federation) -> None:
     await federation.found()
     nodes = [await federation.join(forum) for forum in ("forum-a", "forum-b", "forum-c")]
@@ -46,6 +68,10 @@ async def test_what_it_publishes_without_a_mandate_nobody_believes(federation: F
         assert (act["state"], act["reason"]) == ("STATE_REFUSED", "MANDATE_UNKNOWN")
         assert counted(node)["MANDATE_UNKNOWN"] == 1
         assert node.json("list") == []
+        assert "UNLAWFUL" in raised(node)
+        proof = verified(node, "unlawful")
+        assert proof["feed"].startswith("simpul-uji")
+        assert [finding["reason"] for finding in proof["findings"]] == ["MANDATE_UNKNOWN"]
     # The others go on.
     name = nodes[0].run("publish", "-", stdin=json.dumps(PRACTICE)).strip()
     await until(lambda: not command("kad_node", nodes[1].home.path, "show", name).returncode, "what forums publish still arrives")
@@ -61,6 +87,11 @@ async def test_whom_it_admits_or_suspends_alone_stays_as_it_was(federation: Fede
         assert counted(node)["ENDORSEMENTS_MISSING"] == 1
         states = {member["name"]: member["state"] for member in node.json("members")}
         assert states == dict.fromkeys(("forums/forum-a", "forums/forum-b", "forums/forum-c"), "MEMBERSHIP_STATE_ACTIVE")
+    found = verified(nodes[2], "unlawful")["findings"]
+    assert [(finding["entry"], finding["reason"]) for finding in found] == [
+        ("membership", "ENDORSEMENTS_MISSING"),
+        ("membership", "DECISION_MISSING"),
+    ]
 
 
 async def test_a_simpul_that_does_not_want_to_see_is_not_confirmed(federation: Federation) -> None:
@@ -80,10 +111,23 @@ async def test_a_simpul_that_does_not_want_to_see_is_not_confirmed(federation: F
     await until(lambda: counted(nodes[1]).get("OBSERVATION_LAGGING"), "a checkpoint is refused")
     confirmed = nodes[1].json("status")["witnessing"]
     assert int(confirmed["size"]) < int(confirmed["signed_size"])
+    # Those who hold it say so with their signatures, and once that is older than the ten seconds it is proved.
+
+    def omission() -> bool:
+        nodes[2].run("publish", "-", stdin=json.dumps(PRACTICE))
+        return any(item["kind"] == "KIND_OMISSION" for item in nodes[1].json("evidence"))
+
+    await until(omission, "the omission can be proved", 100)
+    proof = verified(nodes[1], "omission")
+    assert proof["about"].startswith("simpul-uji")
+    assert "/forum-a/" in proof["about"]
+    assert proof["observed"] < proof["signed"]
+    assert "forums/forum-b" in proof["holders"]
     # When it observes again, all is well again.
     await federation.simpul.stop()
     await federation.simpul.start()
-    await until(lambda: not alarms(nodes[1]), "the alarm ends")
+    await until(lambda: not alarms(nodes[1]), "the alarm ends", 60)
+    assert nodes[1].json("evidence") == [], "what has been mended is not held against anybody"
     await until(lambda: not nodes[1].json("mandate", "list", "--live"), "and the revocation has taken effect")
 
 
@@ -111,19 +155,32 @@ async def test_two_histories_are_found_although_each_side_hears_only_one(federat
         await until(lambda: two.json("list")[0].get("observation"), "observed in the other history")
         # Now forum-a comes to the second face, and says what it was told by the first.
         await one.start()
-        await until(lambda: alarms(one) or alarms(two), "somebody notices")
-        caught = one if alarms(one) else two
-        assert alarms(caught)[0]["reason"] == "FORKED"
-        folder = federation.folder / "bukti"
-        caught.run("evidence", "--to", str(folder))
-        done = subprocess.run(  # noqa: ASYNC221 - nothing else runs meanwhile
-            [sys.executable, "-c", "from kad_simpul.cli.kad import main; main()", "verify", str(folder / "evidence-1.json")],
-            capture_output=True,
-            text=True,
-            env=environment(),
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "simpul-uji" in done.stdout
+        await until(lambda: "FORKED" in raised(one), "forum-a notices")
+        proof = verified(one, "fork")
+        assert proof["feed"].startswith("simpul-uji")
+        assert one.json("status")["witnessing"]["feed"] == proof["feed"]
     finally:
         await other.stop()
+
+
+async def test_what_it_observes_and_nobody_signed_is_proved_and_the_rest_goes_on(federation: Federation) -> None:
+    await federation.found()
+    nodes = [await federation.join(forum, "--listen", "127.0.0.1:0") for forum in ("forum-a", "forum-b", "forum-c")]
+    await cheat(federation.simpul, "misquote:forum-a")
+    nodes[0].run("publish", "-", stdin=json.dumps(PRACTICE))
+    for node in nodes:
+        await until(lambda n=node: "OBSERVATION_CONTRADICTED" in raised(n), f"{node.name} raises the alarm")
+    proof = verified(nodes[2], "contradiction")
+    assert proof["feed"].startswith("simpul-uji")
+    assert "/forum-a/" in proof["about"]
+    assert proof["observed_root"] != proof["signed_root"]
+    # What forums publish still arrives.
+    name = nodes[1].run("publish", "-", stdin=json.dumps(PRACTICE)).strip()
+    await until(lambda: not command("kad_node", nodes[2].home.path, "show", name).returncode, "records still arrive")
+    # Without the simpul too, once two know each other.
+    await federation.simpul.stop()
+    card = nodes[0].run("peer", "card")
+    nodes[1].run("peer", "add", "-", stdin=card)
+    nodes[0].run("peer", "add", "-", stdin=nodes[1].run("peer", "card"))
+    name = nodes[0].run("publish", "-", stdin=json.dumps(PRACTICE)).strip()
+    await until(lambda: not command("kad_node", nodes[1].home.path, "show", name).returncode, "forums go on directly")

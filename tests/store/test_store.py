@@ -58,7 +58,7 @@ class SqliteEngine:
         return await self._store.write(function)
 
     async def evidence(self) -> list[tuple[FeedId, bytes]]:
-        return await self._store.read(lambda tx: tx.evidence())
+        return await self._store.read(lambda tx: [(feed, data) for _, feed, _, data in tx.evidence()])
 
     async def close(self) -> None:
         await self._store.close()

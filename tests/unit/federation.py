@@ -84,7 +84,9 @@ class Federation:
         checkpoint = Checkpoint(self.simpul.feed.origin, size, merkle.root_at(self.simpul.log.tiles(self.simpul.feed), size))
         note = self.simpul.log.feed(self.simpul.feed).checkpoint
         lines = [
-            "".join(str(line) for line in cosign(checkpoint, w.keys.witness_signer(w.feed.origin), (at or self.now) // 1_000_000)).encode()
+            "".join(
+                str(line) for line in cosign(checkpoint, (w.witness or w.keys).witness_signer(w.feed.origin), (at or self.now) // 1_000_000)
+            ).encode()
             for w in witnesses
         ]
         entry = self.entry()

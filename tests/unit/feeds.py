@@ -69,6 +69,9 @@ class Author:
     signers: dict[LogKeys, LogSigner] = field(default_factory=dict)
     role: entry_pb2.MemberRole.ValueType = entry_pb2.MEMBER_ROLE_FORUM
 
+    #: With which it confirms, after a rotation.
+    witness: MemberKeys | None = None
+
     def __post_init__(self) -> None:
         signer = self.keys.log_signer(self.feed.origin)
         self.signers[signer.public] = signer
@@ -104,11 +107,13 @@ class Author:
         self.write([Draft(entry)])
 
     def rotate(self) -> None:
-        fresh = MemberKeys.generate().log_signer(self.feed.origin)
+        keys = MemberKeys.generate()
+        fresh = keys.log_signer(self.feed.origin)
         self.signers[fresh.public] = fresh
         entry = new_entry(2_000_000)
         entry.key_rotation.log_keys.CopyFrom(key_set(fresh.public))
-        entry.key_rotation.witness_keys.CopyFrom(key_set(fresh.public))
+        entry.key_rotation.witness_keys.CopyFrom(key_set(keys.witness_signer(self.feed.origin).public))
+        self.witness = keys
         self.write([Draft(entry)])
 
     def batch(self, after: int, most: int = 512) -> replication_pb2.Batch:

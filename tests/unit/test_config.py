@@ -55,6 +55,15 @@ def test_variables_win_over_the_file(read) -> None:
     assert config.limits.heartbeat_seconds == 9
 
 
+def test_metrics_stay_on_this_machine_unless_said_otherwise(read, refused) -> None:
+    for address in ("127.0.0.1:9450", "localhost:9450", "[::1]:9450", ""):
+        assert read(f"{FIRST}metrics_listen = '{address}'\n").metrics_listen == address
+    assert read(FIRST).metrics_listen == ""
+    message = refused(FIRST + 'metrics_listen = "0.0.0.0:9450"\n')
+    assert message.startswith("kad.toml line 3: 'metrics_listen': metrics are for this machine only")
+    assert read(FIRST + "metrics_remote = true\nmetrics_listen = '0.0.0.0:9450'\n").metrics_listen == "0.0.0.0:9450"
+
+
 def test_a_table_can_come_from_variables_alone(read) -> None:
     config = read(FIRST, **{f"KAD_SIMPUL_{key.upper()}": value for key, value in SIMPUL.items()})
     assert config.simpul.model_dump(exclude={"federation_name"}) == SIMPUL

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kad_node.fence import Fence, FenceState
-from kad_node.replica import StoreReplica
+from kad_node.replica import INCONSISTENT, StoreReplica
 from kad_node.store.sqlite import SqliteStore
+from kad_protocol import evidence, merkle, order
 from kad_protocol import feed as feeds
-from kad_protocol import merkle, order
 from kad_protocol.entry import genesis_entry
-from kad_protocol.errors import KadError, Reason
+from kad_protocol.errors import KadError, QuotaError, Reason
 from kad_protocol.exchange import Limits, Session
 from kad_protocol.feed import Draft
 from kad_protocol.keys import MemberKeys
@@ -321,3 +321,119 @@ async def test_a_peer_that_acknowledges_nothing_gets_one_window(members: list[Me
     with contextlib.suppress(KadError):
         await asyncio.wait_for(Session(one.replica, two.feed, "test", limits).run(incoming(), send), 30)
     assert 0 < sent <= (64 << 10) * 2 + (16 << 10)
+
+
+# Quotas and forks.
+
+
+class Measure:
+    """A quota that has room for so many entries, until somebody makes more."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.refused = 0
+
+    def check(self, feed: FeedId) -> None:
+        if self.room <= 0:
+            self.refused += 1
+            raise QuotaError(Reason.QUOTA_EXCEEDED, "enough for today", feed=feed, retry_after_seconds=1)
+
+    def charge(self, feed: FeedId, entries: int, size: int) -> None:
+        assert size > entries
+        del feed
+        self.room -= entries
+
+
+async def test_who_has_used_its_measure_is_paused_and_goes_on_and_the_others_do_not_notice(members: list[Member]) -> None:
+    one, two, three = members
+    measure = two.replica.quota = Measure(1)
+    await one.publish(2)
+    wire = Wire(one, two)
+    await until(lambda: has(two, one.feed, 3), "the first batch is taken whole")
+    await one.publish(2)
+    await until(lambda: refused_by(measure), "the next one is refused")
+    await until(lambda: refused_by(measure, 2), "and again after the pause")
+    assert (await two.state(one.feed)).size == 3
+    await two.publish()
+    await until(lambda: has(one, two.feed, 2), "the other direction goes on")
+    measure.room = 1_000
+    await until(lambda: has(two, one.feed, 5), "there is room again, and it goes on by itself")
+    assert await two.store.read(lambda tx: tx.reason_counts()) == {"QUOTA_EXCEEDED": measure.refused}
+    assert (await two.state(three.feed)).size == 0
+    await wire.cut()
+
+
+async def refused_by(measure: Measure, times: int = 1) -> bool:
+    return measure.refused >= times
+
+
+async def has(member: Member, feed: FeedId, size: int) -> bool:
+    return bool((await member.state(feed)).size == size)
+
+
+@pytest.mark.parametrize("longer", [False, True])
+async def test_both_sides_of_a_fork_learn_of_it_and_so_does_a_third(members: list[Member], tmp_path: Path, *, longer: bool) -> None:
+    one, two, liar = members
+    twin = Member("tiga")
+    twin.signer, twin.witness = liar.signer, liar.witness
+    (tmp_path / "twin").mkdir()
+    await twin.open(tmp_path / "twin")
+    assert twin.genesis == liar.genesis
+    await liar.publish(2)
+    await twin.publish(5 if longer else 1)
+    for source, copy in ((liar, one), (twin, two)):
+        batch = await source.replica.read(copy.feed, liar.feed, 0, 512, 1 << 20)
+        await copy.store.write(lambda tx, b=batch: feeds.extend(tx, b, b.checkpoint))
+    wire = Wire(one, two)
+
+    async def both_know() -> bool:
+        states = [await member.state(liar.feed) for member in (one, two)]
+        return all(state.quarantine == Reason.FORKED for state in states)
+
+    await until(both_know, "both have stopped that feed, whichever noticed")
+    for member in (one, two):
+        (proof,) = await member.store.read(lambda tx: tx.forks(10))
+        assert evidence.verify_fork(proof).feed == liar.feed
+    await wire.cut()
+    # Somebody who holds nothing of that feed hears of it too, and takes neither history.
+    third = Member("empat")
+    await third.open(tmp_path)
+    for member in (liar, two):
+        await third.pin(member)
+    await two.pin(third)
+    wire = Wire(two, third)
+
+    async def third_knows() -> bool:
+        return bool((await third.state(liar.feed)).quarantine == Reason.FORKED)
+
+    await until(third_knows, "a third hears of it")
+    await wire.cut()
+
+
+async def test_evidence_that_proves_nothing_is_counted_and_changes_nothing(members: list[Member]) -> None:
+    one, two, _ = members
+    for data in (b"{}", b'{"type": "kad.evidence.v1", "kind": "fork"}', b"\xff" * 1000):
+        await one.replica.take_evidence(two.feed, data)
+    assert await one.store.read(lambda tx: tx.reason_counts()) == {"INVALID_FILE": 3}
+    assert await one.store.read(lambda tx: tx.forks(10)) == []
+    assert (await one.state(two.feed)).quarantine == ""
+
+
+async def test_what_its_own_author_cannot_continue_is_marked_until_it_does(members: list[Member]) -> None:
+    """No proof of anything, but the node says so."""
+    one, two, _ = members
+    await two.publish(2)
+    good = await two.replica.read(two.feed, two.feed, 0, 512, 1 << 20)
+    assert good is not None
+    bad = replication_pb2.Batch()
+    bad.CopyFrom(good)
+    del bad.entries[-1], bad.contents[-1]
+    bad.entries.append(good.entries[1])
+    bad.contents.append(good.contents[1])
+    (answer,) = await one.replica.accept(two.feed, [(bad, bad.checkpoint)])
+    assert isinstance(answer, replication_pb2.Refusal)
+    assert answer.reason == Reason.ROOT_MISMATCH
+    assert list(await one.store.read(lambda tx: tx.locals(INCONSISTENT))) == [two.feed.origin]
+    (taken,) = await one.replica.accept(two.feed, [(good, good.checkpoint)])
+    assert isinstance(taken, replication_pb2.Ack)
+    assert await one.store.read(lambda tx: tx.locals(INCONSISTENT)) == {}

@@ -255,7 +255,8 @@ def test_two_histories_are_proved(copy: Any, author: Author) -> None:
         feeds.check_head(copy, FEED, twin.log.feed(FEED).checkpoint)
     proof = caught.value.evidence
     found = evidence.verify(proof)
-    assert found.origin == FEED.origin
+    assert isinstance(found, evidence.Fork)
+    assert found.feed == FEED
     assert found.sizes == (3, 4)
     for spoiled in (proof.replace(b"\\n3\\n", b"\\n2\\n", 1), proof[:-40], b"{}", proof.replace(b"fork", b"spoon")):
         with pytest.raises(KadError):

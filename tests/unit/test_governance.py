@@ -645,6 +645,28 @@ def test_what_a_forum_wants_reviewed_waits_for_it(fed: Federation) -> None:
     assert states()[three] == records_pb2.RECORD_STATE_PUBLISHED, "who takes the mandate back need not wait"
 
 
+def test_what_waits_is_asked_anew_when_something_was_judged(fed: Federation) -> None:
+    # All in one transaction, which remembers the answer.
+    forum, tx = fed.forums[0], fed.node()
+
+    def published() -> int:
+        record = new_record_id()
+        fed.say(forum, draft("a", record))
+        while fed.bring(tx):
+            pass
+        return int(tx._connection.execute("SELECT state FROM record WHERE ulid = ?", (record,)).fetchone()[0])
+
+    assert published() == records_pb2.RECORD_STATE_PUBLISHED
+    ref = fed.mandate(forum, "curate", kinds=[content_pb2.RECORD_KIND_BEST_PRACTICE])
+    fed.observe(forum)
+    assert published() == records_pb2.RECORD_STATE_PUBLISHED, "the order in which feeds come does not matter: the log has not observed it"
+    assert published() == records_pb2.RECORD_STATE_SUBMITTED
+    fed.revoke(forum, ref)
+    fed.observe(forum)
+    published()
+    assert published() == records_pb2.RECORD_STATE_PUBLISHED
+
+
 # Order: nothing is judged early, and everybody gets the same.
 
 
@@ -665,6 +687,21 @@ def test_judging_waits_for_what_the_simpul_observed(fed: Federation) -> None:
         pass
     assert dump(tx) == dump(fed.node())
     assert governance(tx).act(index) is not None
+
+
+def test_what_was_observed_before_one_joined_counts_as_observed(fed: Federation) -> None:
+    tx = SqliteLog(fed.folder / "late.sqlite3")
+    feeds.pin(tx, SIMPUL, fed.simpul.genesis)
+    # The whole log of the simpul comes at once: folded in one go, before the first entry that makes a forum known is judged.
+    batch = fed.simpul.batch(0)
+    feeds.extend(tx, batch, batch.checkpoint)
+    order.advance(tx, 512)
+    while fed.bring(tx):
+        pass
+    first = fed.forums[0].feed
+    assert tx.observed(SIMPUL, first) == 1
+    assert tx.member(first).observed == 1
+    assert tx.ignored(SIMPUL, 1 << 62, fed.simpul.log.feed(SIMPUL).size) == []
 
 
 def test_an_observation_that_contradicts_what_is_here_stops_judging(fed: Federation) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import json
 import random
+import time
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kad_node import witness as witness_module
 from kad_node.fence import Fence
 from kad_node.store.memory import MemoryLog
 from kad_node.store.sqlite import SqliteStore
@@ -26,8 +28,8 @@ from kad_protocol.keys import MemberKeys
 from kad_protocol.names import FeedId
 from kad_protocol.note import cosign, open_checkpoint
 from kad_protocol.v1 import entry_pb2, replication_pb2
-from kad_protocol.witness import COMMITTEE_SIZE, committee, is_confirmed, quorum
-from tests.unit.feeds import Author
+from kad_protocol.witness import COMMITTEE_SIZE, committee, confirming, is_confirmed, quorum
+from tests.unit.feeds import Author, follow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -84,6 +86,30 @@ def test_liars_below_a_third_of_those_whose_turn_it_is_never_confirm_two_histori
     side = {forum: data.draw(st.sampled_from("AB-")) for forum in everybody}
     seen = [{forum: JULY for forum in everybody if forum in liars or side[forum] == name} for name in "AB"]
     assert not all(is_confirmed(everybody, times) for times in seen)
+
+
+@given(st.integers(8, 60), st.data())
+def test_liars_do_not_gain_by_choosing_the_month(count: int, data: st.DataObject) -> None:
+    """The time of a cosignature is its author's word: whoever would each name a month in which it has the turn is still too few."""
+    everybody = forums(count)
+    honest = data.draw(st.sampled_from(everybody))
+    liars = data.draw(st.permutations([forum for forum in everybody if forum != honest]))[: quorum(COMMITTEE_SIZE) - 1]
+    claimed = {liar: JULY + data.draw(st.integers(-40, 40)) * 30 * 86_400 for liar in liars}
+    assert not is_confirmed(everybody, claimed)
+
+
+def test_in_different_months_more_than_a_quorum_have_the_turn_and_do_not_confirm() -> None:
+    # Seven of fifty, none of them beside another, each of which names a month of its own: added up they would be enough.
+    everybody = forums(50)
+    liars = everybody[::7][:COMMITTEE_SIZE]
+    months = [JULY + month * 30 * 86_400 for month in range(60)]
+    claimed = {liar: next(time for time in months if liar in committee(everybody, time)) for liar in liars}
+    assert sum(liar in committee(everybody, time) for liar, time in claimed.items()) >= quorum(COMMITTEE_SIZE)
+    assert confirming(everybody, claimed) == ()
+    # At the turn of a month those of one side count, if they are enough.
+    turn = committee(everybody, JULY)
+    split = dict.fromkeys(turn[:5], JULY) | dict.fromkeys(committee(everybody, AUGUST)[:4], AUGUST)
+    assert confirming(everybody, split) == turn[:5]
 
 
 def test_one_liar_more_would_be_enough() -> None:
@@ -334,7 +360,7 @@ async def test_a_flipped_bit_in_a_cosignature_is_seen(world: World) -> None:
         (b"\xff\xfe", Reason.INVALID_NAME),
         (b"x" * 20_000, Reason.NOTE_MALFORMED),
         (b"uji.kad.internal/forums/asing/e0\n1\n", Reason.NOT_A_WITNESS),
-        (b"uji.kad.internal/forums/forum-001/e0\n1\n", Reason.NOT_A_WITNESS),
+        (b"uji.kad.internal/forums/forum-001/e0\n1\n", Reason.NOTE_MALFORMED),
         (b"uji.kad.internal/forums/simpul/e0\n1\nx\n", Reason.NOTE_MALFORMED),
     ],
 )
@@ -375,6 +401,70 @@ async def test_with_too_few_there_is_no_note(world: World) -> None:
     with pytest.raises(PreconditionError) as caught:
         await world.places[0].store.read(lambda tx: witnessed_note(tx, SIMPUL))
     assert caught.value.reason is Reason.NOT_WITNESSED
+
+
+async def test_a_cosignature_of_a_time_that_no_calendar_knows_is_refused(world: World) -> None:
+    checkpoint = open_checkpoint(world.proposal().checkpoint, [next(iter(world.simpul.signers))])
+    liar = world.forums[1]
+    lines = "".join(map(str, cosign(checkpoint, liar.keys.witness_signer(liar.feed.origin), (1 << 64) - 1))).encode()
+    item = world.proposal()
+    item.cosignatures.add(witness=liar.feed.origin, lines=lines)
+    assert reasons(await world.places[0].take(item)) == [Reason.NOTE_MALFORMED]
+
+
+@pytest.mark.parametrize("guard", [True, False])
+async def test_a_witness_that_was_rolled_back_does_not_confirm_another_history(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    guard: bool,  # noqa: FBT001
+) -> None:
+    if not guard:
+        monkeypatch.setattr(Witness, "_remember", lambda *_: None)
+    twin = world.twin()
+    world.simpul.publish()
+    place, other = world.places[0], world.places[1]
+    for witness in (place, other):
+        await witness.follow(world.simpul)
+    assert await place.take(world.proposal()) == []
+    assert await other.take(*await place.lines()) == []
+    # Its home is restored from before that; another member that holds its line is heard before the simpul shows another face.
+    twin.publish()
+    restored = await world.place(world.forums[0], "restored", twin)
+    assert await restored.take(*await other.lines()) != [], "the two histories show at once where both are here"
+    younger = await Place(world.forums[0]).open(world.folder / "younger", [world.simpul, *world.forums])
+    for forum in world.forums:
+        await younger.follow(forum)
+    batch = world.twin().batch(0, 3)
+    await younger.store.write(lambda tx: feeds.extend(tx, batch, batch.checkpoint))
+    assert await younger.take(*await other.lines()) == []
+    await younger.store.write(lambda tx: follow(tx, twin))
+    await younger.take(world.proposal(twin))
+    roots = {
+        cosignature.lines
+        for shown in (await younger.lines(), await place.lines())
+        for item in shown
+        for cosignature in item.cosignatures
+        if cosignature.witness == world.forums[0].feed.origin
+    }
+    # Without the guard one witness has signed two roots for one size.
+    assert len(roots) == (1 if guard else 2)
+    for witness in (restored, younger):
+        await witness.store.close()
+
+
+@pytest.mark.parametrize("guard", [True, False])
+async def test_a_log_whose_time_runs_ahead_is_not_confirmed(world: World, monkeypatch: pytest.MonkeyPatch, guard: bool) -> None:  # noqa: FBT001
+    if not guard:
+        monkeypatch.setattr(witness_module, "_CLOCK_TOLERANCE_SECONDS", 10 * 366 * 86_400)
+    # In that log every vote would be over, and every mandate.
+    entry = new_entry(int((time.time() + 86_400) * 1_000_000))
+    entry.observation.feed, entry.observation.size, entry.observation.root = world.forums[0].feed.origin, 0, bytes(32)
+    world.simpul.write([Draft(entry)])
+    place = world.places[0]
+    await place.follow(world.simpul)
+    found = reasons(await place.take(world.proposal()))
+    assert found == ([Reason.ACT_TIME_WRONG] if guard else [])
+    assert [len(item.cosignatures) for item in await place.lines()] == [0 if guard else 1]
 
 
 async def test_old_checkpoints_are_forgotten(world: World) -> None:

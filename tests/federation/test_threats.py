@@ -1,0 +1,185 @@
+"""Threats that only a channel can carry: a stolen certificate, altered and replayed batches, a member put out while it is connected,
+a simpul whose clock runs ahead. What each row of the list is defended by, and tested with, stands in docs/threats.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+import pytest
+
+from kad_protocol.errors import Reason
+from kad_protocol.keys import MemberKeys
+from kad_protocol.merkle import Frontier, leaf_hash
+from kad_protocol.names import FeedId
+from kad_protocol.note import Checkpoint, Note, sign_checkpoint
+from kad_protocol.status import from_rpc_error
+from kad_protocol.v1 import node_pb2, records_pb2, records_pb2_grpc, replication_pb2, replication_pb2_grpc
+from tests.federation.harness import PRACTICE, Federation, Member, until
+from tests.federation.test_authority import decide
+from tests.federation.test_hostile import FEDERATION, as_member, hello, say
+from tests.federation.test_hostile_simpul import cheat, counted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.federation
+
+
+async def whole_feed(member: Member, forum: str) -> replication_pb2.Batch:
+    async with member.client() as kad:
+        page = await kad.replication.ReadFeed(replication_pb2.ReadFeedRequest(feed=f"forums/{forum}"), timeout=20)
+    return page.batch
+
+
+def signed_by(keys: MemberKeys, batch: replication_pb2.Batch, entry: bytes) -> replication_pb2.Batch:
+    """One more entry in that feed, under a checkpoint that these keys sign."""
+    frontier = Frontier()
+    frontier.append([leaf_hash(body) for body in (*batch.entries, entry)])
+    checkpoint = Checkpoint(batch.feed, frontier.size, frontier.root())
+    return replication_pb2.Batch(
+        feed=batch.feed,
+        after=len(batch.entries),
+        entries=[entry],
+        checkpoint=sign_checkpoint(checkpoint, [keys.log_signer(batch.feed)]),
+    )
+
+
+def without_line(note: bytes, which: int) -> bytes:
+    parsed = Note.parse(note)
+    return Note(parsed.text, tuple(line for number, line in enumerate(parsed.signatures) if number != which)).to_bytes()
+
+
+async def answers(federation: Federation, victim: Member, batch: replication_pb2.Batch) -> list[replication_pb2.Frame]:
+    """What the simpul says to a batch that comes with the victim's own certificate."""
+    async with as_member(federation, victim) as channel:
+        heard, error = await say(channel, hello(victim.name), replication_pb2.Frame(batches=[batch]))
+    assert error is None
+    return heard
+
+
+async def test_with_a_stolen_certificate_nothing_is_written(federation: Federation) -> None:
+    victim = await federation.join("kartamantul")
+    victim.run("publish", "-", stdin=json.dumps(PRACTICE))
+    await until(lambda: victim.json("list")[0].get("observation"), "observed")
+    batch = await whole_feed(victim, "kartamantul")
+    await victim.stop()
+    size = len(batch.entries)
+    last = batch.entries[-1]
+    # Its channel key is stolen, its feed key is not: what the thief signs itself is nobody's.
+    cases: list[tuple[replication_pb2.Batch, Reason]] = [
+        (signed_by(MemberKeys.generate(), batch, last), Reason.SIGNATURE_MISSING),
+        # And with the feed key of today one of the two signatures is not enough.
+        *((signed_by_victim(victim, batch, last, which), Reason.SIGNATURE_MISSING) for which in range(2)),
+    ]
+    for place in (0, 40, -1):
+        spoilt = signed_by_victim(victim, batch, last)
+        body = bytearray(spoilt.entries[0])
+        body[place] ^= 1
+        spoilt.entries[0] = bytes(body)
+        cases.append((spoilt, Reason.ROOT_MISMATCH))
+    for forged, reason in cases:
+        heard = await answers(federation, victim, forged)
+        said = {refusal.reason for frame in heard for refusal in frame.refusals}
+        # A flipped byte may already make the pointers wrong, which is looked at before the tree.
+        assert said & {reason.value, Reason.AUTHORITY_POINTER_WRONG.value}, (said, reason)
+    (forum,) = federation.simpul.json("members")
+    assert int(forum["observed_size"]) == size, "nothing of it was taken"
+    # A batch that was heard before, said again: nothing is added, nothing is refused.
+    async with federation.simpul.client() as kad:
+        before = await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=20)
+    async with as_member(federation, victim) as channel:
+        acks = await heard_acks(channel, batch)
+    assert acks == {batch.feed: size}
+    async with federation.simpul.client() as kad:
+        after = await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=20)
+    assert after.problems == before.problems
+    # Able to fail: the same entry, signed by the victim's feed key with both algorithms, is taken. That is what the keys protect.
+    async with as_member(federation, victim) as channel:
+        acks = await heard_acks(channel, signed_by_victim(victim, batch, last))
+    assert acks == {batch.feed: size + 1}
+
+
+def signed_by_victim(victim: Member, batch: replication_pb2.Batch, entry: bytes, drop: int | None = None) -> replication_pb2.Batch:
+    signed = signed_by(victim.home.member_keys({}), batch, entry)
+    if drop is not None:
+        signed.checkpoint = without_line(signed.checkpoint, drop)
+    return signed
+
+
+async def heard_acks(channel: grpc.aio.Channel, batch: replication_pb2.Batch) -> dict[str, int]:
+    async def requests() -> AsyncIterator[replication_pb2.ExchangeRequest]:
+        for frame in (hello("kartamantul"), replication_pb2.Frame(batches=[batch])):
+            yield replication_pb2.ExchangeRequest(frame=frame)
+        await asyncio.Event().wait()
+
+    call: Any = replication_pb2_grpc.ReplicationServiceStub(channel).Exchange(requests())
+    try:
+        async with asyncio.timeout(20):
+            async for response in call:
+                assert not response.frame.refusals
+                if response.frame.acks:
+                    return {ack.feed: ack.size for ack in response.frame.acks}
+    finally:
+        call.cancel()
+    return {}
+
+
+async def test_who_is_suspended_while_it_is_connected_is_soon_gone(tmp_path: Any) -> None:
+    federation = Federation(tmp_path)
+    try:
+        await federation.found(KAD_LIMITS_CONNECTION_AGE_SECONDS="5")
+        nodes = [await federation.join(forum) for forum in ("forum-a", "forum-b", "forum-c")]
+        victim = nodes[2]
+        await victim.stop()
+        async with as_member(federation, victim) as channel:
+            ended: asyncio.Future[Reason | None] = asyncio.get_running_loop().create_future()
+            stream = asyncio.create_task(stay(channel, ended))
+            records: Any = records_pb2_grpc.RecordsServiceStub(channel)
+            await records.ListRecords(records_pb2.ListRecordsRequest(), timeout=20)
+            await decide(nodes[:2], "Tunggakan iuran", "--suspend", "forum-c")
+
+            # A new call is refused at once, on the connection that is open.
+            async def refused() -> Reason | None:
+                try:
+                    await records.ListRecords(records_pb2.ListRecordsRequest(), timeout=20)
+                except grpc.aio.AioRpcError as error:
+                    return from_rpc_error(error).reason
+                return None
+
+            assert await until(refused, "refused", 20) == Reason.MEMBER_SUSPENDED
+            # The stream that runs lives as long as its connection may, and does not come back.
+            await asyncio.wait_for(ended, 40)
+            await stream
+    finally:
+        await federation.close()
+
+
+async def stay(channel: grpc.aio.Channel, ended: asyncio.Future[Reason | None]) -> None:
+    """Come back whenever the stream ends, as a node does, until it is refused."""
+    while not ended.done():
+        _, error = await say(channel, hello("forum-c"))
+        if error is not None and error.reason == Reason.MEMBER_SUSPENDED:
+            ended.set_result(error.reason)
+        await asyncio.sleep(0.1)
+
+
+async def test_a_simpul_whose_clock_runs_ahead_is_not_confirmed(federation: Federation) -> None:
+    nodes = [await federation.join(forum) for forum in ("forum-a", "forum-b")]
+    await until(lambda: int(nodes[0].json("status")["witnessing"].get("confirmed", 0)) == 2, "both confirm")
+    await cheat(federation.simpul, "ahead")
+    for node in nodes:
+        await until(lambda n=node: counted(n).get("ACT_TIME_WRONG"), f"{node.name} refuses to confirm")
+    confirmed = nodes[0].json("status")["witnessing"]
+    assert int(confirmed["size"]) < int(confirmed["signed_size"])
+    # What forums say goes on all the same.
+    name = nodes[0].run("publish", "-", stdin=json.dumps(PRACTICE)).strip()
+
+    async def arrived() -> bool:
+        return name in await nodes[1].names()
+
+    await until(arrived, "the record arrives")
+    assert FeedId(FEDERATION, "simpul-uji").origin in json.dumps(nodes[0].json("federation"))
