@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from kad_protocol.errors import InvalidInputError, KadError, Reason
 from kad_protocol.exchange import MAX_FRAME_BYTES
-from kad_protocol.names import FeedId
+from kad_protocol.names import FeedId, check_federation, parse_member_name
 from kad_protocol.v1 import node_pb2, replication_pb2
 
 if TYPE_CHECKING:
@@ -50,13 +50,21 @@ def read_frames(file: BinaryIO) -> Iterator[replication_pb2.Frame]:
             raise InvalidInputError(Reason.INVALID_FILE, "the file is damaged: a frame that cannot be read") from error
 
 
-async def export(node: Node, forums: list[str]) -> AsyncIterator[replication_pb2.Frame]:
-    """Everything of some forums (all, if none is named), from the first entry on."""
+async def export(node: Node, forums: list[str], federation: str = "") -> AsyncIterator[replication_pb2.Frame]:
+    """Everything of some forums (all, if none is named), from the first entry on, with the contents that members of ``federation``
+    may read; empty for one's own.
+
+    Raises:
+        InvalidInputError: ``INVALID_NAME``.
+    """
+    own = node.own.federation
+    reader = FeedId(check_federation(federation) if federation else own, node.own.forum)
+    wanted = {(home or own, forum) for home, forum in map(parse_member_name, forums)}
     for feed in sorted(node.replica.signed_sizes()):
-        if forums and feed.forum not in forums:
+        if wanted and (feed.federation, feed.forum) not in wanted:
             continue
         after = 0
-        while (batch := await node.replica.read(feed, after, 512, 512 << 10)) is not None:
+        while (batch := await node.replica.read(reader, feed, after, 512, 512 << 10)) is not None:
             yield replication_pb2.Frame(batches=[batch])
             after += len(batch.entries)
 

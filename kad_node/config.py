@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from kad_node.files import write_atomic
+from kad_protocol.audience import DEFAULT_FOREIGN_FEEDS
 from kad_protocol.errors import InvalidInputError, KadError, Reason
 from kad_protocol.names import FeedId, check_federation, check_forum
 
@@ -79,6 +80,9 @@ class LimitsConfig(_Table):
     reconnect_min_seconds: float = Field(0.5, ge=0.05, le=60, description="First pause before dialling again")
     reconnect_max_seconds: float = Field(60, ge=0.1, le=3600, description="Longest pause before dialling again")
     connection_age_seconds: float = Field(900, ge=5, le=86400, description="Connections are renewed after this long")
+    foreign_feeds: int = Field(
+        DEFAULT_FOREIGN_FEEDS, ge=1, le=50_000, description="Feeds of each other federation that are taken; needs a restart"
+    )
     drain_seconds: float = Field(8, ge=0, le=120, description="How long SIGTERM waits for running calls")
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from kad_node import config as configuration
 from kad_node import logs, systemd
 from kad_node.api import guard, servicers
 from kad_node.config import CommonConfig, NodeConfig
-from kad_node.enrolment import renew
+from kad_node.enrolment import renew_as
 from kad_node.home import PATIENCE_SECONDS
 from kad_node.metrics import MetricsServer, NodeCollector
 from kad_node.node import Node
@@ -32,7 +32,6 @@ from kad_node.service.records import Records
 from kad_node.service.status import Status
 from kad_node.service.transparency import Transparency
 from kad_node.vigil import Vigil
-from kad_protocol import keychain
 from kad_protocol.certificates import Authority, Trust, TrustAnchor, expiry, new_channel_key, renewal_due, request_certificate
 from kad_protocol.channel import ServerIdentity, server_options
 from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, Reason, UnavailableError
@@ -261,7 +260,7 @@ class Daemon(Generic[C]):
         if not address or channel is None:
             return
         self._identity = ServerIdentity(channel.key, channel.certificate, self.peers.trust.roots_pem)
-        interceptor = ErrorInterceptor(guard.member_guard(lambda: self.peers.trust, self._admit))
+        interceptor = ErrorInterceptor(guard.member_guard(lambda: self.peers.trust, self._admit, self.own.federation))
         server = grpc.aio.server(
             interceptors=[interceptor], options=server_options(self.config.limits.connection_age_seconds), maximum_concurrent_rpcs=20_000
         )
@@ -386,17 +385,5 @@ class NodeDaemon(Daemon[NodeConfig]):
             issue_own_certificate(self.home, self.own)
             return
         address, authority = self.config.simpul.enrolment_address, self.home.read("channel/authority.pem")
-        chain = await self.node.store.read(lambda tx: keychain.chain_of(tx, self.own))
-        sizes = [*(rotation.index + 1 for rotation in reversed(chain.rotations)), 1]
-        for size in sizes:
-            # The simpul may not have heard of a rotation yet, and without a certificate it never will: then the keys before it do.
-            keys = keychain.keys_after(chain, size)
-            try:
-                signer = await asyncio.to_thread(self.node.keyring.log_signer, keys)
-                renewed = await renew(address, authority, self.own, signer)
-            except KadError as error:
-                if size == sizes[-1] or error.reason not in (Reason.SIGNATURE_INVALID, Reason.KEY_ROTATION_INVALID):
-                    raise
-            else:
-                self.home.save_channel(renewed.key, renewed.certificate)
-                return
+        renewed = await renew_as(self.node, address, authority)
+        self.home.save_channel(renewed.key, renewed.certificate)

@@ -138,7 +138,7 @@ def verify(data: bytes) -> Unlawful | Omission:
         note = str(document["note"]).encode() if kind == "omission" else b""
     except (KeyError, TypeError, ValueError, binascii.Error, zlib.error, KadError) as error:
         raise InvalidInputError(Reason.INVALID_FILE, f"the dossier is incomplete: {str(error)[:200]}") from error
-    with scratch() as tx:
+    with scratch(simpul.federation) as tx:
         try:
             _build(tx, simpul, list(read_frames(io.BytesIO(frames))))
         except (sqlite3.Error, ValueError) as error:
@@ -205,7 +205,7 @@ def _kind(tx: SqliteTransaction, feed: FeedId, index: int) -> str:
 def _omission(tx: SqliteTransaction, simpul: FeedId, member: FeedId, data: bytes) -> Omission:
     governance, state, author = _judged(tx, simpul), tx.feed(simpul), tx.feed(member)
     found = governance.member(governance.name_of(member))
-    if state is None or author is None or found is None or found.feed != member.origin:
+    if state is None or author is None or found is None or found.feed != member.origin or member.federation != simpul.federation:
         raise VerificationError(Reason.PROOF_INVALID, f"{member} is no member of the federation of {simpul}", feed=member)
     checkpoint = feeds.check_head(tx, member, data)
     if checkpoint is None or not 0 < checkpoint.size <= author.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -11,23 +12,23 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from kad_protocol import entry, merkle
+from kad_protocol import entry, keychain, merkle
 from kad_protocol.certificates import Trust, TrustAnchor, key_digest, new_channel_key, request_certificate
 from kad_protocol.channel import enrolment_channel
 from kad_protocol.errors import InvalidInputError, KadError, Reason, UnavailableError, VerificationError
 from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY_INQUIRY, sign_statement
 from kad_protocol.status import from_rpc_error
-from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc
+from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc, entry_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from kad_node.node import Node
     from kad_protocol.keys import RecoveryKeys
     from kad_protocol.names import FeedId
     from kad_protocol.note import LogSigner
-    from kad_protocol.v1 import entry_pb2
 
-__all__ = ["Enrolled", "Renewed", "Standing", "enrol", "prepare_recovery", "recover", "renew"]
+__all__ = ["Enrolled", "Renewed", "Standing", "enrol", "prepare_recovery", "recover", "renew", "renew_as"]
 
 _CALL_SECONDS = 20
 
@@ -53,6 +54,8 @@ class Enrolled:
     #: Leaf hash of the simpul's genesis: what its feed is checked against from the first byte on.
     simpul_genesis: bytes
     federation_name: str
+    #: For another simpul: its word that it becomes a member there, too.
+    consent: entry_pb2.Consent
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +140,16 @@ async def enrol(code: enrolment_pb2.InvitationCode, feed: FeedId, signer: LogSig
             timeout=_CALL_SECONDS,
         ),
     )
-    return _enrolled(response, key, feed, code.authority_key_digest)
+    return _enrolled(response, key, feed, code.federation, code.authority_key_digest)
 
 
 def _enrolled(
-    response: enrolment_pb2.EnrolResponse | enrolment_pb2.RecoverFeedResponse, key: bytes, feed: FeedId, digest: bytes
+    response: enrolment_pb2.EnrolResponse | enrolment_pb2.RecoverFeedResponse, key: bytes, feed: FeedId, federation: str, digest: bytes
 ) -> Enrolled:
     channel = _checked(key, response.certificate, response.authority_certificate, response.exchange_address, feed, digest)
-    simpul = _simpul(response.simpul_genesis, response.simpul_feed, feed.federation)
-    return Enrolled(channel, simpul, merkle.leaf_hash(response.simpul_genesis), response.federation_name[:200])
+    simpul = _simpul(response.simpul_genesis, response.simpul_feed, federation)
+    consent = response.consent if isinstance(response, enrolment_pb2.EnrolResponse) else entry_pb2.Consent()
+    return Enrolled(channel, simpul, merkle.leaf_hash(response.simpul_genesis), response.federation_name[:200], consent)
 
 
 def _simpul(genesis: bytes, origin: str, federation: str) -> FeedId:
@@ -221,7 +225,27 @@ async def recover(address: str, digest: bytes, recovery: entry_pb2.Recovery, gen
             timeout=_CALL_SECONDS,
         ),
     )
-    return _enrolled(response, key, feed, digest)
+    return _enrolled(response, key, feed, feed.federation, digest)
+
+
+async def renew_as(node: Node, address: str, authority_pem: bytes) -> Renewed:
+    """A new certificate for the member that a node is, signed with its keys of today, or with those before.
+
+    Raises:
+        KadError: what the simpul said, or that it could not be reached or believed.
+    """
+    chain = await node.store.read(lambda tx: keychain.chain_of(tx, node.own))
+    sizes = [*(rotation.index + 1 for rotation in reversed(chain.rotations)), 1]
+    for size in sizes:
+        # The simpul may not have heard of a rotation yet, and without a certificate it never will: then the keys before it do.
+        keys = keychain.keys_after(chain, size)
+        try:
+            signer = await asyncio.to_thread(node.keyring.log_signer, keys)
+            return await renew(address, authority_pem, node.own, signer)
+        except KadError as error:
+            if size == sizes[-1] or error.reason not in (Reason.SIGNATURE_INVALID, Reason.KEY_ROTATION_INVALID):
+                raise
+    raise AssertionError
 
 
 async def renew(address: str, authority_pem: bytes, feed: FeedId, signer: LogSigner) -> Renewed:

@@ -8,6 +8,7 @@
                                  passphrase); the feed says which of them signs
     recovery.json                a recovery that was begun and is not finished
     channel/identity.pem, authority.pem                  its channel key and certificate, and who issued it
+    bridges/FEDERATION/identity.pem, authority.pem       the same, for each other federation that a simpul has joined
     authority/key.pem, certificate.pem                   its own authority: the simpul's, or that of a node without a simpul
     tokens/                      tokens of the local API
     store.sqlite3                feeds and what is folded from them
@@ -20,6 +21,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,6 +160,25 @@ class Home:
         """
         key, separator, certificate = self.read("channel/identity.pem").partition(b"-----BEGIN CERTIFICATE-----")
         return key, separator + certificate
+
+    def save_bridge(self, federation: str, key: bytes, certificate: bytes, authority: bytes) -> None:
+        """Keep the channel key and certificate for another federation, and who issued it."""
+        (self.path / "bridges" / federation).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.write(f"bridges/{federation}/authority.pem", authority)
+        self.write(f"bridges/{federation}/identity.pem", key + certificate, private=True)
+
+    def bridge(self, federation: str) -> tuple[bytes, bytes, bytes]:
+        """Channel key and certificate for another federation, and its authority's certificate, PEM.
+
+        Raises:
+            NotFoundError: ``HOME_NOT_FOUND``.
+        """
+        key, separator, certificate = self.read(f"bridges/{federation}/identity.pem").partition(b"-----BEGIN CERTIFICATE-----")
+        return key, separator + certificate, self.read(f"bridges/{federation}/authority.pem")
+
+    def forget_bridge(self, federation: str) -> None:
+        """It is over."""
+        shutil.rmtree(self.path / "bridges" / federation, ignore_errors=True)
 
     # Who has it open.
 

@@ -20,6 +20,7 @@ from kad_node.store.transaction import micros_now
 from kad_node.witness import Witness
 from kad_protocol import feed as feeds
 from kad_protocol import fold, keychain, merkle, order
+from kad_protocol.audience import Standpoint
 from kad_protocol.entry import genesis_entry, key_set, new_entry
 from kad_protocol.errors import PreconditionError, Reason
 from kad_protocol.feed import Draft
@@ -100,7 +101,8 @@ class Node:
             KadError: keys, configuration or store do not open.
         """
         node = cls(home, config)
-        node.store = await SqliteStore.open(home.store, node._prepare_commit)
+        standpoint = Standpoint(config.federation, config.limits.foreign_feeds)
+        node.store = await SqliteStore.open(home.store, node._prepare_commit, standpoint)
         try:
             node.own = await node.store.read(lambda tx: own_feed(tx, config))
             node.keyring = Keyring(home, node.own)

@@ -13,6 +13,7 @@ import grpc.aio
 from cryptography import x509
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from kad_protocol.authority import member_name
 from kad_protocol.certificates import Trust, TrustAnchor
 from kad_protocol.channel import member_channel
 from kad_protocol.errors import KadError, NotFoundError, Reason, UnavailableError
@@ -73,6 +74,8 @@ class _Peer:
     retry_at: float = 0
     session: Session | None = None
     dialling: asyncio.Task[None] | None = None
+    #: What to show to this one, where that is not what is shown to all others.
+    channel: ChannelFiles | None = None
 
     def turn(self, state: int, error: KadError | None = None) -> None:
         if state != self.state:
@@ -112,10 +115,17 @@ class Peers:
         self.trust = Trust([*others, anchor], self.trust.began_anew)
         self.trust_changed()
 
-    def dial(self, feed: FeedId, address: str) -> None:
-        """Keep a stream to a member, from now on."""
+    def distrust(self, feed: FeedId) -> None:
+        """Believe nobody any more who vouches for that peer alone."""
+        others = [a for a in self.trust.anchors if (a.federation, a.forum) != (feed.federation, feed.forum)]
+        self.trust = Trust(others, self.trust.began_anew)
+        self.trust_changed()
+
+    def dial(self, feed: FeedId, address: str, channel: ChannelFiles | None = None) -> None:
+        """Keep a stream to a member, from now on. ``channel``: what to show to it, if not what is shown to all others."""
         peer = self._peers.setdefault((feed.federation, feed.forum), _Peer(feed, address))
         peer.address = address
+        peer.channel = channel
         if address and peer.dialling is None:
             peer.dialling = asyncio.create_task(self._keep(peer), name=f"dial-{feed.forum}")
 
@@ -125,17 +135,22 @@ class Peers:
         if peer is not None and peer.session is not None:
             peer.session.close(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
 
-    async def forget(self, forum: str) -> None:
-        """Dial a member no more.
+    async def forget(self, forum: str, federation: str = "") -> None:
+        """Dial a member no more; ``federation`` is that of the member, one's own if it is empty.
 
         Raises:
             NotFoundError: ``FORUM_NOT_FOUND``.
         """
-        found = [key for key in self._peers if key[1] == forum]
-        if not found:
+        peer = self._peers.pop((federation or self._node.own.federation, forum), None)
+        if peer is None:
             raise NotFoundError(Reason.FORUM_NOT_FOUND, f"{forum} is not a peer", forum=forum)
-        for key in found:
-            await _cancel(self._peers.pop(key).dialling)
+        await _cancel(peer.dialling)
+
+    def hang_up(self, feed: FeedId) -> None:
+        """End the stream with a member that is none any more."""
+        peer = self._peers.get((feed.federation, feed.forum))
+        if peer is not None and peer.session is not None:
+            peer.session.close(Reason.MEMBER_SUSPENDED, "suspended, or no longer a member")
 
     async def close(self, reason: Reason = Reason.SHUTTING_DOWN) -> None:
         """Say goodbye to all."""
@@ -153,7 +168,7 @@ class Peers:
         found = []
         for peer in sorted(self._peers.values(), key=lambda p: p.feed):
             view = node_pb2.Peer(
-                forum=peer.feed.forum,
+                forum=member_name(peer.feed, self._node.own.federation).removeprefix("forums/"),
                 address=peer.address,
                 state=peer.state,  # type: ignore[arg-type]
                 last_error_reason=peer.reason,
@@ -214,9 +229,10 @@ class Peers:
             await asyncio.sleep(limits.reconnect_min_seconds)
 
     async def _dial_once(self, peer: _Peer) -> None:
-        if self.channel is None:
+        shown = peer.channel or self.channel
+        if shown is None:
             raise UnavailableError(Reason.IDENTITY_MISSING, "this node has no channel certificate")
-        async with member_channel(peer.address, self.trust, self.channel.key, self.channel.certificate, peer.feed) as channel:
+        async with member_channel(peer.address, self.trust, shown.key, shown.certificate, peer.feed) as channel:
             call = replication_pb2_grpc.ReplicationServiceStub(channel).Exchange()
             try:
                 await call.wait_for_connection()

@@ -16,12 +16,13 @@ from typing import Any
 
 from kad_protocol import vocabulary
 from kad_protocol.errors import InvalidInputError, Reason
+from kad_protocol.names import parse_member_name
 
 __all__ = ["Filter", "ResumeToken", "Term", "decode_page", "encode_page", "parse_filter", "parse_order"]
 
 _TIMES = frozenset({"create_time", "update_time", "start_time", "end_time"})
 _ENUMS = {"kind": "RecordKind", "state": "RecordState", "audience": "Audience", "sector": "Sector"}
-_FIELDS = _TIMES | _ENUMS.keys() | {"forum", "region", "tag"}
+_FIELDS = _TIMES | _ENUMS.keys() | {"forum", "federation", "region", "tag"}
 _ORDERS = ("update_time", "create_time", "start_time", "name")
 _TOKEN = re.compile(r"\s*(?:(?P<quoted>\"(?:[^\"\\]|\\.)*\")|(?P<op><=|>=|<|>|=)|(?P<word>[^\s\"<>=]+))")
 _MAX_TERMS = 20
@@ -101,6 +102,11 @@ def _term(text: str, field: tuple[str, str, int], operator: tuple[str, str, int]
         except InvalidInputError as error:
             raise _wrong(text, value[2], str(error)) from error
         return Term(name, sign, str(number) if name == "sector" else number)
+    if name == "forum":
+        try:
+            parse_member_name(word)
+        except InvalidInputError as error:
+            raise _wrong(text, value[2], str(error)) from error
     return Term(name, sign, word.casefold() if name == "tag" else word)
 
 

@@ -17,6 +17,8 @@ from kad_node.store.transaction import GOOD_SIZE, micros_now
 from kad_node.witness import simpul_of
 from kad_protocol import evidence, merkle, order
 from kad_protocol import feed as feeds
+from kad_protocol.audience import is_open, only_open
+from kad_protocol.entry import parse_entry
 from kad_protocol.errors import KadError, PermissionDeniedError, Reason, StorageError, VerificationError
 from kad_protocol.exchange import refusal_of
 from kad_protocol.names import FeedId
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from kad_node.store.sqlite import SqliteStore
     from kad_node.store.transaction import SqliteTransaction
     from kad_node.witness import Witness
+    from kad_protocol.store import StoredEntry
 
 __all__ = ["FOREIGN", "INCONSISTENT", "StoreReplica"]
 
@@ -42,6 +45,8 @@ _MOST_EVIDENCE = 64
 _CACHE_BYTES = 8 << 20
 _MAX_CONTENT_REPLY_BYTES = 1536 << 10
 
+#: Feed, after, signed size, most entries, and whether it is for members of other federations.
+_Key = tuple[FeedId, int, int, int, bool]
 Answer = replication_pb2.Ack | replication_pb2.Refusal
 
 
@@ -66,7 +71,7 @@ class StoreReplica:
         self._sizes: dict[FeedId, int] = {}
         self._shared = False
         self._listeners: set[Callable[[Iterable[FeedId]], None]] = set()
-        self._cache: OrderedDict[tuple[FeedId, int, int, int], replication_pb2.Batch] = OrderedDict()
+        self._cache: OrderedDict[_Key, replication_pb2.Batch] = OrderedDict()
         self._cached_bytes = 0
         #: This member's part in confirming its simpul; None while it only looks.
         self.witness: Witness | None = None
@@ -143,23 +148,29 @@ class StoreReplica:
             # It named all that it has, and our feed is not among it.
             self._told(peer, self.fence.heard(peer))
 
-    async def read(self, feed: FeedId, after: int, max_entries: int, max_bytes: int) -> replication_pb2.Batch | None:
-        """See ``exchange.Replica``. The newest batches are remembered, since many peers ask for the same one."""
+    async def read(self, peer: FeedId, feed: FeedId, after: int, max_entries: int, max_bytes: int) -> replication_pb2.Batch | None:
+        """See ``exchange.Replica``. The newest batches are remembered, since many peers ask for the same one; what goes to members of
+        another federation than the feed's is remembered apart, as it goes there: with what is for everybody and nothing else.
+        """
         if feed == self._own and not self._shared:
             await self._store.write(lambda tx: tx.put_meta("shared", b"1"))
             self._shared = True
-        key = (feed, after, self._sizes.get(feed, 0), max_entries)
+        outward = peer.federation != feed.federation
+        key = (feed, after, self._sizes.get(feed, 0), max_entries, outward)
         cached = self._cache.get(key)
         if cached is not None and cached.ByteSize() <= max_bytes + (64 << 10):
             return cached
-        batch = await self._store.read(
-            lambda tx: feeds.read_batch(tx, feed, after, max_entries=max_entries, max_bytes=max(max_bytes, 64 << 10))
-        )
+
+        def fetch(tx: SqliteTransaction) -> replication_pb2.Batch | None:
+            found = feeds.read_batch(tx, feed, after, max_entries=max_entries, max_bytes=max(max_bytes, 64 << 10))
+            return only_open(tx, feed, found) if found is not None and outward else found
+
+        batch = await self._store.read(fetch)
         if batch is not None:
             self._remember(key, batch)
         return batch
 
-    def _remember(self, key: tuple[FeedId, int, int, int], batch: replication_pb2.Batch) -> None:
+    def _remember(self, key: _Key, batch: replication_pb2.Batch) -> None:
         replaced = self._cache.pop(key, None)
         self._cached_bytes += batch.ByteSize() - (replaced.ByteSize() if replaced is not None else 0)
         self._cache[key] = batch
@@ -215,8 +226,12 @@ class StoreReplica:
             await self._store.write(lambda tx: tx.delete_local(INCONSISTENT, feed.origin))
 
     def extend(self, tx: SqliteTransaction, batch: replication_pb2.Batch, checkpoint: bytes) -> feeds.Extended:
-        """Take a batch (``feed.extend``). What comes of one's own feed from elsewhere is remembered: this home did not write it."""
-        extended = feeds.extend(tx, batch, checkpoint)
+        """Take a batch (``feed.extend``), without contents that are for another federation, should somebody give them away. What comes
+        of one's own feed from elsewhere is remembered: this home did not write it.
+        """
+        feed = FeedId.parse(batch.feed)
+        taken = only_open(tx, feed, batch) if tx.standpoint.is_foreign(feed) and tx.feed(feed) is not None else batch
+        extended = feeds.extend(tx, taken, checkpoint)
         if extended.added:
             self._check_observed(tx, extended)
         if extended.added and extended.feed == self._own:
@@ -244,7 +259,7 @@ class StoreReplica:
         found = await self._store.read(lambda tx: tx.missing_contents(limit))
         return [replication_pb2.ContentRequest(feed=feed.origin, index=index) for feed, index in found]
 
-    async def give(self, wanted: Sequence[replication_pb2.ContentRequest]) -> list[replication_pb2.ContentReply]:
+    async def give(self, peer: FeedId, wanted: Sequence[replication_pb2.ContentRequest]) -> list[replication_pb2.ContentReply]:
         """See ``exchange.Replica``."""
 
         def read(tx: SqliteTransaction) -> list[replication_pb2.ContentReply]:
@@ -255,7 +270,7 @@ class StoreReplica:
                 if tx.feed(feed) is None:
                     continue
                 stored = tx.entries(feed, request.index, 1, _MAX_CONTENT_REPLY_BYTES)
-                if stored and stored[0].index == request.index and stored[0].content:
+                if stored and stored[0].index == request.index and stored[0].content and _is_for(tx, peer, feed, stored[0]):
                     used += len(stored[0].content)
                     if replies and used > _MAX_CONTENT_REPLY_BYTES:
                         break
@@ -270,6 +285,10 @@ class StoreReplica:
             feed = FeedId.parse(reply.feed)
 
             def supply(tx: SqliteTransaction, reply: replication_pb2.ContentReply = reply, feed: FeedId = feed) -> None:
+                stored = tx.entries(feed, reply.index, 1, 1) if tx.feed(feed) is not None else []
+                if stored and not _is_for(tx, self._own, feed, stored[0]):
+                    # It is for another federation, and is not taken from whoever gives it away.
+                    return
                 if feeds.supply_content(tx, feed, reply.index, reply.content):
                     order.content_arrived(tx, feed, reply.index)
                     tx.touched.add(feed)
@@ -361,18 +380,26 @@ class StoreReplica:
             if feed == self._own:
                 self.fence.forked()
 
+    def _others(self) -> int:
+        """Members of one's own federation that could say how much of our feed they hold."""
+        return sum(1 for feed in self._sizes if feed.federation == self._own.federation) - 1
+
     def _told(self, peer: FeedId, size: int) -> None:
+        others = self._others()
+        if peer.federation != self._own.federation and others:
+            # Nobody of another federation says when this member may sign, or keeps it from signing.
+            return
         was = self.fence.state
-        if self.fence.told(peer, size, self._sizes.get(self._own, 0), len(self._sizes) - 1) and was is FenceState.FENCED:
+        if self.fence.told(peer, size, self._sizes.get(self._own, 0), others) and was is FenceState.FENCED:
             self._on_open()
 
     def release(self) -> None:
         """The simpul's log says that our feed goes on with the one before."""
-        if self.fence.release(self._sizes.get(self._own, 0), len(self._sizes) - 1):
+        if self.fence.release(self._sizes.get(self._own, 0), self._others()):
             self._on_open()
 
     def _settle(self) -> None:
-        if self.fence.settle(self._sizes.get(self._own, 0), len(self._sizes) - 1):
+        if self.fence.settle(self._sizes.get(self._own, 0), self._others()):
             self._on_open()
 
     def _touched(self, touched: Mapping[FeedId, int]) -> None:
@@ -386,6 +413,14 @@ class StoreReplica:
         """There is something to say besides feeds."""
         for listener in list(self._listeners):
             listener(())
+
+
+def _is_for(tx: SqliteTransaction, peer: FeedId, feed: FeedId, stored: StoredEntry) -> bool:
+    """May this peer read what travels beside this entry?"""
+    if peer.federation == feed.federation:
+        return True
+    entry = parse_entry(stored.body)
+    return entry is not None and is_open(tx, feed, entry)
 
 
 def _head(tx: SqliteTransaction, feed: FeedId) -> replication_pb2.Head:

@@ -284,6 +284,9 @@ class Vigil:
             state = tx.feed(feed)
             if member.state != entry_pb2.MEMBERSHIP_STATE_ACTIVE or state is None or state.quarantine:
                 continue
+            if feed.federation != simpul.federation:
+                # Of another simpul it observes what is no mere duty of its office; two would else observe each other for ever.
+                continue
             observed = tx.observed(simpul, feed)
             if state.signed_size <= observed:
                 continue

@@ -160,6 +160,8 @@ class Witness:
 
         def read(tx: SqliteTransaction) -> list[replication_pb2.Witnessed]:
             simpuls = [state.feed for state in tx.feeds() if state.role == entry_pb2.MEMBER_ROLE_SIMPUL]
+            # A session says only so much at once; the own federation comes first.
+            simpuls.sort(key=lambda simpul: simpul.federation != self._own.federation)
             return [
                 replication_pb2.Witnessed(
                     checkpoint=note,
@@ -281,7 +283,7 @@ class Witness:
     ) -> tuple[bool | None, list[KadError]]:
         """Somebody says that the simpul does not observe what a member signed: kept while that is so here too."""
         simpul = simpul_of(tx, self._own)
-        if simpul is None or checkpoint.size <= tx.observed(simpul, state.feed):
+        if simpul is None or simpul.federation != state.feed.federation or checkpoint.size <= tx.observed(simpul, state.feed):
             return False, []
         if checkpoint.size > state.size:
             return None, []

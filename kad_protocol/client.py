@@ -30,6 +30,7 @@ from kad_protocol.channel import local_channel
 from kad_protocol.errors import UnavailableError
 from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import (
+    bridge_pb2_grpc,
     directory_pb2_grpc,
     enrolment_pb2_grpc,
     governance_pb2_grpc,
@@ -60,6 +61,7 @@ class Client:
         self.membership: governance_pb2_grpc.MembershipServiceAsyncStub = governance_pb2_grpc.MembershipServiceStub(channel)
         self.mandates: governance_pb2_grpc.MandatesServiceAsyncStub = governance_pb2_grpc.MandatesServiceStub(channel)
         self.decisions: governance_pb2_grpc.DecisionsServiceAsyncStub = governance_pb2_grpc.DecisionsServiceStub(channel)
+        self.bridges: bridge_pb2_grpc.BridgeServiceAsyncStub = bridge_pb2_grpc.BridgeServiceStub(channel)
         self.invitations: enrolment_pb2_grpc.InvitationServiceAsyncStub = enrolment_pb2_grpc.InvitationServiceStub(channel)
 
     async def all_records(self, filter: str = "", *, parent: str = "", order_by: str = "") -> AsyncIterator[records_pb2.Record]:  # noqa: A002 - the contract's word

@@ -95,8 +95,8 @@ class Replica(Protocol):
     async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:
         """Look at the heads of a peer: forks, and what it holds of our own feed. ``complete``: these were the last."""
 
-    async def read(self, feed: FeedId, after: int, max_entries: int, max_bytes: int) -> replication_pb2.Batch | None:
-        """The next batch for somebody who has ``after`` entries, None if there is none."""
+    async def read(self, peer: FeedId, feed: FeedId, after: int, max_entries: int, max_bytes: int) -> replication_pb2.Batch | None:
+        """The next batch for a peer who has ``after`` entries, with the contents that are for it; None if there is none."""
 
     async def accept(
         self, peer: FeedId, batches: Sequence[tuple[replication_pb2.Batch, bytes]]
@@ -106,8 +106,8 @@ class Replica(Protocol):
     async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
         """Contents that are wanted."""
 
-    async def give(self, wanted: Sequence[replication_pb2.ContentRequest]) -> list[replication_pb2.ContentReply]:
-        """Contents that somebody wants, as far as they are here."""
+    async def give(self, peer: FeedId, wanted: Sequence[replication_pb2.ContentRequest]) -> list[replication_pb2.ContentReply]:
+        """Contents that a peer wants, as far as they are here and for it."""
 
     async def take(self, peer: FeedId, contents: Sequence[replication_pb2.ContentReply]) -> None:
         """Contents that were wanted."""
@@ -337,6 +337,8 @@ class Session:
                 if len(self._outgoing) >= MAX_FEEDS:
                     raise QuotaError(Reason.QUOTA_EXCEEDED, "the peer names too many feeds", limit=MAX_FEEDS)
                 self._outgoing[feed] = _Outgoing(head.size, head.size)
+                # Perhaps a simpul of which the peer had not heard before, and so has not been told who confirms it.
+                self._witness_version = -1
             else:
                 out.acknowledged = max(out.acknowledged, head.size)
                 out.sent = max(out.sent, head.size)
@@ -482,14 +484,16 @@ class Session:
             else:
                 frame.refusals.append(answer)
         await self._add_heads(frame)
-        if self._wanted:
+        peer = self.state.peer
+        if self._wanted and peer is not None:
             wanted, self._wanted = self._wanted, []
-            frame.content_replies.extend(await self._replica.give(wanted))
+            frame.content_replies.extend(await self._replica.give(peer, wanted))
         elif self._heads_due is None and not self._asking:
             missing = await self._replica.missing(32)
             frame.content_requests.extend(missing)
             self._asking = bool(missing)
-        await self._add_batches(frame)
+        if peer is not None:
+            await self._add_batches(peer, frame)
         await self._add_witnessed(frame)
         await self._add_evidence(frame)
         return frame
@@ -510,6 +514,13 @@ class Session:
             del self._shown[next(iter(self._shown))]
         return shown
 
+    def _is_named(self, checkpoint: bytes) -> bool:
+        """Does the peer hold or want the feed of this checkpoint?"""
+        try:
+            return FeedId.parse(checkpoint.partition(b"\n")[0].decode()) in self._outgoing
+        except (KadError, UnicodeDecodeError):
+            return False
+
     async def _add_witnessed(self, frame: replication_pb2.Frame) -> None:
         """What the peer has not heard yet of who confirms what."""
         version = self._replica.witness_version
@@ -518,6 +529,8 @@ class Session:
         rest = False
         for item in (await self._replica.witnessed())[:MAX_WITNESSED]:
             text = item.checkpoint.partition(b"\n\n")[0]
+            if not self._is_named(text):
+                continue
             first, shown = text not in self._shown, self._remember(item.checkpoint)
             news = [cosignature for cosignature in item.cosignatures if cosignature.witness not in shown]
             if news or first:
@@ -549,7 +562,7 @@ class Session:
         else:
             self._evidence_version = version
 
-    async def _add_batches(self, frame: replication_pb2.Frame) -> None:
+    async def _add_batches(self, peer: FeedId, frame: replication_pb2.Frame) -> None:
         """Feeds in turn, one batch of each, so that a small forum is never behind a large one."""
         used = 0
         sizes = self._replica.signed_sizes()
@@ -565,7 +578,7 @@ class Session:
             if available <= 0 or (out.sent > out.acknowledged and available < self._limits.batch_entries):
                 # Nothing new, or an unacknowledged batch: its acknowledgement schedules this feed again.
                 continue
-            batch = await self._replica.read(feed, out.sent, self._limits.batch_entries, self._limits.frame_bytes - used)
+            batch = await self._replica.read(peer, feed, out.sent, self._limits.batch_entries, self._limits.frame_bytes - used)
             if batch is None:
                 continue
             if batch.checkpoint == out.checkpoint:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from kad_protocol import content as contents
 from kad_protocol import merkle
+from kad_protocol.audience import Standpoint, is_open
 from kad_protocol.authority import Action, Networking, Question
 from kad_protocol.entry import AUTHORITY_BODIES, MAX_CONTENT_BLOB_BYTES, digest_of, parse_entry, time_of
 from kad_protocol.errors import InvalidInputError, KadError, Reason, VerificationError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived", "content_of", "retraction_reason"]
 
 #: Grows when the same entries would fold to something else; a store then folds all feeds anew.
-FOLD_VERSION = 4
+FOLD_VERSION = 5
 
 _CHUNK = 256
 
@@ -54,6 +55,12 @@ class Problem:
 class FoldTransaction(LogTransaction, Protocol):
     """The feeds and what is folded from them, inside one transaction."""
 
+    #: Whose store it is.
+    standpoint: Standpoint
+
+    def version_audience(self, feed: FeedId, record: str, version: int, simpul: FeedId | None = None) -> int:
+        """See ``audience.AudienceTransaction``."""
+
     def unfolded(self) -> list[FeedId]:
         """Feeds with entries that have not been folded, simpuls first: who is a member is known before what members say.
 
@@ -77,9 +84,18 @@ class FoldTransaction(LogTransaction, Protocol):
         """Has this forum asked the simpul to review such records before others read them?"""
 
     def put_version(
-        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+        self,
+        feed: FeedId,
+        index: int,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        *,
+        withheld: bool = False,
     ) -> None:
-        """A version of a record took effect; ``content`` is None while it has not arrived. ``time`` in microseconds."""
+        """A version of a record took effect; ``content`` is None while it has not arrived, or never will (``withheld``). ``time`` in
+        microseconds.
+        """
 
     def put_content(
         self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, content: content_pb2.Content, simpul: FeedId | None = None
@@ -191,13 +207,20 @@ def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem
             return Problem(Reason.ENTRY_KIND_UNKNOWN, "an entry of a kind that this version does not know", waiting=True)
         case _:
             # What it decides is judged in the order of the simpul's log (kad_protocol.order).
-            if digest_of(entry) is None or stored.content:
+            if digest_of(entry) is None or stored.content or is_withheld(tx, feed, entry):
                 return None
             return Problem(Reason.CONTENT_MISSING, f"the text of a {body} has not arrived", waiting=True)
 
 
 #: What people read.
 _SHOWN = frozenset({"record_version", "record_retraction", "profile_version"})
+
+
+def is_withheld(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry) -> bool:
+    """Is what travels beside an entry for another federation only? Then it does not come here, and nobody waits for it."""
+    return tx.standpoint.is_foreign(feed) and not is_open(tx, feed, entry)
+
+
 #: What only a simpul's feed may hold; judged in ``kad_protocol.order``.
 _SIMPUL_BODIES = frozenset({"observation", "membership", "founding", "finality", "census", "act"})
 
@@ -221,8 +244,9 @@ def _fold_version(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, sto
         return Problem(Reason.AUDIENCE_NOT_SUPPORTED, f"record {version.record}: this version does not know its audience", waiting=True)
     # A version counts by its entry alone, since its content comes to some sooner than to others; one that is at fault is not shown.
     content, problem = _content(version, stored)
-    tx.put_version(feed, stored.index, version, time_of(entry), content)
-    return problem
+    withheld = not stored.content and is_withheld(tx, feed, entry)
+    tx.put_version(feed, stored.index, version, time_of(entry), content, withheld=withheld)
+    return None if withheld else problem
 
 
 def _content(version: entry_pb2.RecordVersion, stored: StoredEntry) -> tuple[content_pb2.Content | None, Problem | None]:
@@ -259,8 +283,9 @@ def _fold_retraction(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, 
     head = tx.record_head(feed, retraction.record)
     if head is None or head.retracted or head.version != retraction.version:
         return Problem(Reason.VERSION_OUT_OF_ORDER, f"a retraction of record {retraction.record} that does not fit")
+    withheld = is_withheld(tx, feed, entry)
     tx.put_retraction(feed, stored.index, retraction, time_of(entry), retraction_reason(stored))
-    if not stored.content:
+    if not stored.content and not withheld:
         return Problem(Reason.CONTENT_MISSING, f"the reason for retracting {retraction.record} has not arrived", waiting=True)
     return None
 

@@ -495,7 +495,7 @@ class Governance:
         position: int,
         entry: entry_pb2.Membership,
         root_of: Callable[[FeedId, int], bytes | None],
-        keys_of: Callable[[FeedId, int], LogKeys],
+        keys_of: Callable[[FeedId, int], LogKeys | None],
     ) -> None:
         """The simpul says where a forum stands; true only as far as the rules bear it out.
 
@@ -503,7 +503,7 @@ class Governance:
             position: of the entry.
             entry: what it says.
             root_of: the root of a feed at a size, None if that is not here.
-            keys_of: the keys of a feed at a size that was observed.
+            keys_of: the keys of a feed at a size that was observed; None if that feed is not for us to judge.
 
         Raises:
             Refused: with the rule that is broken.
@@ -527,18 +527,20 @@ class Governance:
             raise Refused(Reason.NOT_A_MEMBER, f"{feed} is no member")
         elif member.feed != feed.origin or member.genesis != entry.genesis:
             raise Refused(Reason.GENESIS_MISMATCH, f"{member.name} is known with another feed")
-        elif member.state != entry.state or (entry.category or member.category) != member.category:
+        elif member.state != entry.state or (entry.category and self._category(feed, entry) != member.category):
             raise Refused(Reason.DECISION_MISSING, f"only the members decide where {member.name} stands, and they have not")
         elif entry.state == _SUSPENDED and entry.decision != member.decision:
             raise Refused(Reason.DECISION_MISSING, f"{entry.decision or 'nothing'} is not the decision that suspended {member.name}")
 
     def _check_consent(
-        self, member: governance_pb2.FederationMember, entry: entry_pb2.Membership, keys_of: Callable[[FeedId, int], LogKeys]
+        self, member: governance_pb2.FederationMember, entry: entry_pb2.Membership, keys_of: Callable[[FeedId, int], LogKeys | None]
     ) -> None:
         """Whoever has left is let in again only with its own word, given after it left."""
         consent, feed = entry.consent, FeedId.parse(member.feed)
         try:
             keys = keys_of(feed, member.observed_size)
+            if keys is None:
+                return
             verify_statement(keys, CERTIFICATE_BINDING, consent.statement, consent.ed25519_signature, consent.mldsa44_signature)
             said = enrolment_pb2.CertificateBinding.FromString(consent.statement)
         except (KadError, DecodeError) as error:
@@ -552,7 +554,7 @@ class Governance:
             raise Refused(Reason.ALREADY_ENROLLED, f"{feed.forum} is a member already")
         self._check_epoch(feed, member)
         self._check_genesis(feed, entry.genesis)
-        category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+        category = self._category(feed, entry)
         if member is not None and member.state == _APPLIED and (member.genesis, member.category) == (entry.genesis, category):
             return
         self._put_member(position, feed, entry, _APPLIED)
@@ -567,7 +569,20 @@ class Governance:
         self._await(position, f"{_MEMBER}{self.name_of(feed)}")
         self._items.put("genesis", feed.origin, entry.genesis)
         self._items.delete("left-suspended", self.name_of(feed))
-        self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, entry.category)]
+        self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, self._category(feed, entry))]
+
+    def part(self, position: int, departure: entry_pb2.Departure) -> None:
+        """The simpul leaves another federation; that one's simpul is no member here any more either.
+
+        Raises:
+            Refused: ``NOT_A_MEMBER``.
+        """
+        feed = _feed(departure.simpul)
+        member = self.member(self.name_of(feed))
+        if member is None or feed.federation == self._simpul.federation or member.state == _LEFT:
+            raise Refused(Reason.NOT_A_MEMBER, f"{feed} is no simpul that is a member here")
+        # Not by its own word: no entry of its feed says so, and none that is void later undoes it.
+        self._depart(member, FeedId.parse(member.feed), 0, position)
 
     def _check_epoch(self, feed: FeedId, member: governance_pb2.FederationMember | None) -> None:
         """Only its recovery keys begin a later epoch of a member, also after it has left."""
@@ -587,7 +602,7 @@ class Governance:
         """
         full = self.full_members()
         needed, suspended = self.endorsements_needed(feed), self._items.get("left-suspended", self.name_of(feed)) is not None
-        category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+        category = self._category(feed, entry)
         # Members speak for a forum with these keys, as a full member or as an associate; for nothing else.
         meant = member is not None and (member.genesis, member.category) == (entry.genesis, category)
         given = set(member.endorsements) & set(full) if member is not None and meant else set()
@@ -609,6 +624,10 @@ class Governance:
             raise Refused(verdict.reason or Reason.NO_MANDATE, verdict.message)
         raise Refused(Reason.ENDORSEMENTS_MISSING, f"{feed.forum} needs {needed} endorsements of full members, it has {len(given)}")
 
+    def _category(self, feed: FeedId, entry: entry_pb2.Membership) -> entry_pb2.MemberCategory.ValueType:
+        """Whoever belongs to another federation is an associate here, whatever is said: votes and witnesses are a federation's own."""
+        return _ASSOCIATE if feed.federation != self._simpul.federation else entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+
     def endorsements_needed(self, feed: FeedId) -> int:
         """How many full members must speak for a forum. For one that left while it was suspended as many as would reinstate it."""
         full, rules = len(self.full_members()), self.head.charter
@@ -625,7 +644,7 @@ class Governance:
             fresh.CopyFrom(old)
             del fresh.endorsements[:]
         fresh.feed, fresh.genesis, fresh.state, fresh.position = feed.origin, entry.genesis, state, position
-        fresh.category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
+        fresh.category = self._category(feed, entry)
         fresh.time.CopyFrom(self.head.time)
         self._keep_member(fresh)
 
@@ -997,8 +1016,9 @@ class Governance:
             case "vote":
                 self._vote(member, feed, index, entry, position)
             case "departure":
-                self._items.put("departed", member.name, str(micros_of(entry.time)).encode())
-                self._depart(member, feed, index, position)
+                if _is_from(entry.departure, feed, self._simpul):
+                    self._items.put("departed", member.name, str(micros_of(entry.time)).encode())
+                    self._depart(member, feed, index, position)
             case _:
                 raise Refused(Reason.ENTRY_NOT_AVAILABLE_TO_ROLE, "only a simpul writes such an entry")
 
@@ -1388,6 +1408,11 @@ def _feed(origin: str) -> FeedId:
         return FeedId.parse(origin)
     except InvalidInputError as error:
         raise Refused(Reason.ENTRY_MALFORMED, str(error)) from error
+
+
+def _is_from(departure: entry_pb2.Departure, feed: FeedId, simpul: FeedId) -> bool:
+    """Is it this federation that is left? A member may belong to several, and without a name means its own."""
+    return _same_member(departure.simpul, simpul) if departure.simpul else feed.federation == simpul.federation
 
 
 def _same_member(origin: str, other: FeedId) -> bool:

@@ -54,6 +54,8 @@ def decode(text: str) -> enrolment_pb2.InvitationCode:
         code = enrolment_pb2.InvitationCode.FromString(payload)
         check_forum(code.forum)
         check_federation(code.federation)
+        if code.simpul_of:
+            check_federation(code.simpul_of)
         code.expire_time.ToDatetime(datetime.UTC)
     except (DecodeError, KadError, ValueError, OverflowError) as error:
         raise _malformed("its content is not an invitation") from error

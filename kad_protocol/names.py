@@ -7,11 +7,13 @@ federation     a DNS name, at most 120 characters                     ``simpul-k
 forum          3 to 40 of ``a-z0-9-``, beginning with a letter        ``kartamantul``
 feed (origin)  ``<federation>/forums/<forum>/e<epoch>``               ``simpul-kabkota.kad.internal/forums/kartamantul/e0``
 record         ``forums/<forum>/records/<ULID>``                      ``forums/kartamantul/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B``
+elsewhere      ``<federation>/forums/<forum>[/records/<ULID>]``       ``simpul-provinsi.kad.internal/forums/appsi``
 certificate    URI SAN ``kad://<federation>/forums/<forum>``
 server name    ``<forum>.<federation>`` (DNS SAN, what a client expects of the one it dials)
 =============  =====================================================  =============================================
 
-The simpul is a member like the others: its forum id is the simpul's id.
+The simpul is a member like the others: its forum id is the simpul's id. Ids of forums are unique in their federation only, so what
+belongs to another federation is always named with that one's name before it.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ __all__ = [
     "check_forum",
     "forum_name",
     "is_record_id",
+    "local_name",
     "new_record_id",
     "parse_forum_name",
+    "parse_member_name",
 ]
 
 MAX_EPOCH = 9999
@@ -133,9 +137,11 @@ class RecordName:
 
     forum: str
     record: str
+    #: Empty for the reader's own federation.
+    federation: str = ""
 
     def __str__(self) -> str:
-        return f"forums/{self.forum}/records/{self.record}"
+        return f"{local_name(self.forum, self.federation)}/records/{self.record}"
 
     @staticmethod
     def parse(name: str) -> RecordName:
@@ -147,6 +153,8 @@ class RecordName:
         match name.split("/"):
             case ["forums", forum, "records", record] if _ULID.fullmatch(record.upper()):
                 return RecordName(check_forum(forum), record.upper())
+            case [federation, "forums", forum, "records", record] if _ULID.fullmatch(record.upper()):
+                return RecordName(check_forum(forum), record.upper(), check_federation(federation))
             case _:
                 raise InvalidInputError(
                     Reason.INVALID_NAME,
@@ -158,6 +166,23 @@ class RecordName:
 def forum_name(forum: str) -> str:
     """``forums/{forum}``."""
     return f"forums/{forum}"
+
+
+def local_name(forum: str, federation: str) -> str:
+    """``forums/{forum}``, with a federation before it unless that is empty (the reader's own)."""
+    return f"{federation}/{forum_name(forum)}" if federation else forum_name(forum)
+
+
+def parse_member_name(name: str) -> tuple[str, str]:
+    """Read ``{forum}``, ``forums/{forum}`` or ``{federation}/forums/{forum}``; the federation is empty where none is given.
+
+    Raises:
+        InvalidInputError: ``INVALID_NAME``.
+    """
+    federation, found, forum = name.rpartition("/forums/")
+    if found:
+        return check_federation(federation), check_forum(forum)
+    return "", check_forum(name.removeprefix("forums/"))
 
 
 def parse_forum_name(name: str) -> str:

@@ -4,6 +4,10 @@ Storing comes first, then each feed is folded by itself (``kad_protocol.fold``),
 entry. Where it observes a member's feed, what that member wrote with authority (mandates, votes, ...) takes effect; where it acts, that
 is judged by what holds at that place. If what the log observes has not arrived, judging waits there, says so, and goes on when it comes:
 nothing is judged early, nothing is judged twice, and everybody gets the same answers.
+
+The logs of other federations' simpuls are judged too, if one's own federation has made them members: that is how their members' feeds
+come to be known here. But nobody decides about what is not its own. The word of a foreign simpul has effects on members of its own
+federation only, and on no more of them than this store takes.
 """
 
 from __future__ import annotations
@@ -27,9 +31,10 @@ from kad_protocol.v1 import content_pb2, entry_pb2
 
 if TYPE_CHECKING:
     from kad_protocol.governance import Effect, Items
+    from kad_protocol.note import LogKeys
     from kad_protocol.store import LogTransaction, StoredEntry
 
-__all__ = ["OrderTransaction", "advance", "content_arrived", "root_of"]
+__all__ = ["OrderTransaction", "admitted_role", "advance", "content_arrived", "root_of"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,12 @@ class OrderTransaction(FoldTransaction, Protocol):
 
     def unjudged(self) -> list[FeedId]:
         """Feeds of simpuls with folded entries that have not been judged."""
+
+    def recognised(self, simpul: FeedId) -> bool:
+        """Is this simpul, which is of another federation, an active member of one's own?"""
+
+    def feed_count(self, federation: str) -> int:
+        """How many feeds of a federation are known here."""
 
     def judged(self, simpul: FeedId) -> int:
         """How many entries of a simpul's feed have been judged."""
@@ -58,9 +69,17 @@ class OrderTransaction(FoldTransaction, Protocol):
         """A member's standing changed."""
 
     def put_hosted_version(
-        self, owner: FeedId, simpul: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+        self,
+        owner: FeedId,
+        simpul: FeedId,
+        index: int,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        *,
+        withheld: bool = False,
     ) -> None:
-        """The simpul published a version of a record in a forum's name."""
+        """The simpul published a version of a record in a forum's name; ``withheld`` as in ``put_version``."""
 
     def withdraw_hosted(self, owner: FeedId, simpul: FeedId, record: str, reason: str, time: int) -> None:
         """Such a record is withdrawn."""
@@ -104,6 +123,8 @@ def advance(tx: OrderTransaction, limit: int) -> int:
         for simpul in tx.unjudged():
             if done + folded + judged >= limit:
                 break
+            if tx.standpoint.is_foreign(simpul) and not tx.recognised(simpul):
+                continue
             judged += _advance_one(tx, simpul, limit - done - folded - judged)
         done += folded + judged
         if not judged:
@@ -129,6 +150,9 @@ def _advance_one(tx: OrderTransaction, simpul: FeedId, limit: int) -> int:
     head = governance.head
     if done or (head.waiting_reason, head.waiting_for) != waiting:
         head.waiting_reason, head.waiting_for = waiting
+        if waiting[0] == Reason.FOREIGN_FEEDS_LIMIT:
+            message = f"this node takes {tx.standpoint.foreign_feeds} feeds of another federation (limits.foreign_feeds), not {waiting[1]}"
+            tx.put_problem(simpul, position, Problem(Reason.FOREIGN_FEEDS_LIMIT, message, waiting=True))
         governance.save()
         tx.set_judged(simpul, position)
     return done
@@ -142,6 +166,13 @@ def root_of(tx: LogTransaction, feed: FeedId, size: int) -> bytes | None:
     return state.root if size == state.size else merkle.root_at(tx.tiles(feed), size)
 
 
+def admitted_role(simpul: FeedId, feed: FeedId) -> entry_pb2.MemberRole.ValueType:
+    """The role that a feed must have which a simpul names. Of its own federation it names forums only: a second simpul would judge, in
+    its own log, whatever it likes. Of another federation its simpul joins; what that one's feed says it is, is left open.
+    """
+    return entry_pb2.MEMBER_ROLE_FORUM if feed.federation == simpul.federation else entry_pb2.MEMBER_ROLE_UNSPECIFIED
+
+
 class _Step:
     """One entry of the simpul's log."""
 
@@ -150,6 +181,13 @@ class _Step:
         self._governance = governance
         self._stored = stored
         self._simpul = governance.simpul
+        self._foreign = tx.standpoint.is_foreign(self._simpul)
+
+    def _rules(self, feed: FeedId) -> bool:
+        """May this simpul's word have an effect on that feed here? One's own simpul decides about its members, whoever they are; that
+        of another federation about those of its own.
+        """
+        return not self._foreign or feed.federation == self._simpul.federation
 
     def run(self) -> None:
         """Judge it; what it breaks is kept as a problem of the entry.
@@ -173,6 +211,8 @@ class _Step:
             return
         if body == "observation":
             self._wait_for_observed(entry.observation)
+        elif body == "membership" and self._foreign:
+            self._wait_for_room(entry.membership)
         self._governance.reach(self._stored.index, time_of(entry))
         self._carry_out()
         try:
@@ -187,7 +227,10 @@ class _Step:
             case "observation":
                 self._observe(entry.observation)
             case "membership":
-                governance.membership(index, entry.membership, self._root_of, lambda feed, size: keychain.keys_at(self._tx, feed, size))
+                governance.membership(index, entry.membership, self._root_of, self._keys_of)
+                self._check_foreign_word(entry.membership)
+            case "departure":
+                governance.part(index, entry.departure)
             case "founding":
                 governance.found(entry.founding)
             case "finality":
@@ -202,6 +245,37 @@ class _Step:
     def _root_of(self, feed: FeedId, size: int) -> bytes | None:
         return root_of(self._tx, feed, size)
 
+    def _keys_of(self, feed: FeedId, size: int) -> LogKeys | None:
+        """None for somebody of a third federation, of whom nothing need come here."""
+        if not self._rules(feed) and self._tx.standpoint.is_foreign(feed):
+            return None
+        return keychain.keys_at(self._tx, feed, size)
+
+    # Simpuls of other federations.
+
+    def _wait_for_room(self, membership: entry_pb2.Membership) -> None:
+        """Somebody else's federation can be as large as it likes, but not here."""
+        try:
+            feed = FeedId.parse(membership.feed)
+        except KadError:
+            return
+        would_pin = membership.state == entry_pb2.MEMBERSHIP_STATE_ACTIVE or membership.HasField("recovery")
+        full = self._tx.feed_count(feed.federation) >= self._tx.standpoint.foreign_feeds
+        if would_pin and full and self._rules(feed) and self._tx.feed(feed) is None:
+            raise _Waits(Reason.FOREIGN_FEEDS_LIMIT, feed.origin)
+        waited = self._tx.problem(self._simpul, self._stored.index)
+        if waited is not None and waited.reason == Reason.FOREIGN_FEEDS_LIMIT:
+            self._tx.clear_problem(self._simpul, self._stored.index)
+
+    def _check_foreign_word(self, membership: entry_pb2.Membership) -> None:
+        """Another simpul may count our own one among its members, as it does when both are joined; nobody else of us."""
+        feed = FeedId.parse(membership.feed)
+        if not self._foreign or feed.federation != self._tx.standpoint.federation:
+            return
+        state = self._tx.feed(feed)
+        if state is None or state.role != entry_pb2.MEMBER_ROLE_SIMPUL:
+            raise Refused(Reason.FOREIGN_WORD, f"{self._simpul} has no say about {feed}, which is of this federation")
+
     # Observations.
 
     def _wait_for_observed(self, observation: entry_pb2.Observation) -> None:
@@ -214,6 +288,9 @@ class _Step:
         if known is None or observation.size < known or not _is_possible(observation):
             return
         if self._tx.folded(feed) < observation.size:
+            if not self._rules(feed) and self._tx.standpoint.is_foreign(feed):
+                # Somebody of a third federation, of whom nothing need come here.
+                return
             raise _Waits(Reason.WAITING_FOR_FEED, feed.origin)
         if self._root_of(feed, observation.size) != observation.root:
             # One of the two has signed two histories. Nothing that rests on this place is believed here.
@@ -234,9 +311,10 @@ class _Step:
             return
         if observation.size < known:
             raise Refused(Reason.OBSERVATION_WENT_BACK, f"{feed} was observed to {known} before, now to {observation.size}")
-        for index in self._tx.authority_entries(feed, known, observation.size):
-            self._take(feed, index)
-        if governance.was_curated(governance.name_of(feed)):
+        if self._tx.feed(feed) is not None:
+            for index in self._tx.authority_entries(feed, known, observation.size):
+                self._take(feed, index)
+        if self._decides_for(feed) and governance.was_curated(governance.name_of(feed)):
             self._submit(feed, known, observation.size)
         governance.observe(feed, observation.size)
 
@@ -263,7 +341,12 @@ class _Step:
         try:
             self._governance.take(feed, index, merkle.leaf_hash(stored.body), entry, self._stored.index)
         except Refused as error:
-            self._tx.put_problem(feed, index, Problem(error.reason, str(error)))
+            if self._rules(feed):
+                self._tx.put_problem(feed, index, Problem(error.reason, str(error)))
+
+    def _decides_for(self, feed: FeedId) -> bool:
+        """Is it a feed of this simpul's own federation? Records of others are no affair of it, members or not."""
+        return feed.federation == self._simpul.federation
 
     def _census(self) -> None:
         """It must be what was observed; without its list, which is large, there is nothing to compare yet."""
@@ -300,7 +383,7 @@ class _Step:
         if deed in ("publication", "withdrawal", "statement"):
             # An act is judged by its entry alone: what it says travels beside it, and comes to some sooner than to others.
             problem = _act_content(self._tx, self._simpul, self._stored, entry)
-            if problem is not None:
+            if problem is not None and not (problem.waiting and self._is_withheld(entry)):
                 self._tx.put_problem(self._simpul, self._stored.index, problem)
 
     def _owner(self, act: entry_pb2.Act) -> FeedId | None:
@@ -308,7 +391,10 @@ class _Step:
             owner = FeedId.parse(act.on_behalf_of)
         except KadError:
             return None
-        return self._tx.heir(owner) if self._tx.feed(owner) is not None else None
+        return self._tx.heir(owner) if self._decides_for(owner) and self._tx.feed(owner) is not None else None
+
+    def _is_withheld(self, entry: entry_pb2.Entry) -> bool:
+        return fold.is_withheld(self._tx, self._simpul, entry)
 
     def _effect(self, entry: entry_pb2.Entry, owner: FeedId | None) -> None:
         act = entry.act
@@ -342,7 +428,8 @@ class _Step:
         self._governance.keep_hosted(owner, version.record, version.version, version.kind)
         good = bool(self._stored.content) and _fault(act, self._stored.content) is None
         content = contents.parse_content(contents.split(self._stored.content)[1]) if good else None
-        self._tx.put_hosted_version(owner, self._simpul, self._stored.index, version, time, content)
+        withheld = not self._stored.content and self._foreign and version.audience != content_pb2.AUDIENCE_PUBLIC
+        self._tx.put_hosted_version(owner, self._simpul, self._stored.index, version, time, content, withheld=withheld)
 
     def _withdraw(self, owner: FeedId, act: entry_pb2.Act, time: int) -> None:
         head = self._governance.hosted(owner, act.withdrawal.record)
@@ -361,23 +448,24 @@ class _Step:
             except (Refused, VerificationError) as error:
                 self._tx.put_problem(self._simpul, self._stored.index, Problem(error.reason, str(error)))
 
-    def _one(self, effect: Effect) -> None:
+    def _one(self, effect: Effect) -> None:  # noqa: C901 - one effect after the other
         match effect:
             case Pinned(feed, genesis):
-                self._require_own(feed)
-                # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
-                # Of its own federation it names forums only: a second simpul would judge, in its own log, whatever it likes.
-                own = feed.federation == self._simpul.federation
-                feeds.pin(self._tx, feed, genesis, entry_pb2.MEMBER_ROLE_FORUM if own else entry_pb2.MEMBER_ROLE_UNSPECIFIED)
-                self._tx.put_admission(self._simpul, self._stored.index, feed)
+                if self._rules(feed):
+                    self._require_own(feed)
+                    # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
+                    feeds.pin(self._tx, feed, genesis, admitted_role(self._simpul, feed))
+                    self._tx.put_admission(self._simpul, self._stored.index, feed)
             case Standing(feed, state, category):
-                self._require_own(feed)
+                if not self._foreign:
+                    self._require_own(feed)
+                # Kept as what this simpul says; whose word counts is for those to know who ask (kad_node.store.queries).
                 self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)
             case Annulled(index, reason):
                 self._tx.put_problem(self._simpul, index, Problem(reason, "what it did has no effect after all"))
-            case Released(feed):
+            case Released(feed) if self._decides_for(feed):
                 self._tx.release_submissions(feed)
-            case Superseded(feed, good_size, heir):
+            case Superseded(feed, good_size, heir) if self._rules(feed) and self._tx.feed(feed) is not None:
                 self._require_own(feed)
                 feeds.quarantine(self._tx, feed, Reason.EPOCH_SUPERSEDED)
                 self._tx.supersede(self._simpul, feed, good_size, heir, self._governance.time)
@@ -430,7 +518,8 @@ def _check_act_content(act: entry_pb2.Act, blob: bytes) -> None:
             statement = entry_pb2.ActStatement.FromString(data)
             contents.check(statement)
             named = {FeedId.parse(origin).forum for origin in act.statement.members}
-            if any(RecordName.parse(item.record).forum not in named for item in statement.items):
+            names = [RecordName.parse(item.record) for item in statement.items]
+            if any(name.federation or name.forum not in named for name in names):
                 raise Refused(Reason.ACT_INVALID, "the statement deals with records of members in whose name it is not made")
     except (DecodeError, KadError) as error:
         raise Refused(Reason.CONTENT_MALFORMED, f"the content of the act does not read: {error}") from error

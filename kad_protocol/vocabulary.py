@@ -217,6 +217,7 @@ _WORDS: dict[str, list[tuple[str, str, str, tuple[str, ...]]]] = {
         ("CONTENT_MISSING", "Isi belum tiba", "content missing", ()),
         ("SUBMITTED", "Menunggu tinjauan", "waiting for review", ()),
         ("REJECTED", "Tidak diloloskan", "turned down", ()),
+        ("WITHHELD", "Hanya untuk jejaringnya sendiri", "for its own federation only", ()),
     ],
 }
 

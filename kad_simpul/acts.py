@@ -123,7 +123,7 @@ class Acts:
             return blob
 
         async with self._in_turn:
-            row = await self._node.store.read(lambda tx: tx.record(name.forum, name.record, 0, self._node.own))
+            row = await self._node.store.read(lambda tx: tx.record(name, 0, self._node.own))
             return await self._changed(make, name, row.kind if row is not None else 0, None)
 
     async def _changed(self, make: Make, name: RecordName, kind: int, preview: content_pb2.Content | None) -> records_pb2.Record:
@@ -138,10 +138,10 @@ class Acts:
                 return records_pb2.Record(
                     name=str(name), version=version.version, kind=version.kind, audience=version.audience, content=preview
                 )
-        row = await self._node.store.read(lambda tx: tx.record(name.forum, name.record, 0, self._node.own))
+        row = await self._node.store.read(lambda tx: tx.record(name, 0, self._node.own))
         if row is None:
             raise NotFoundError(Reason.RECORD_NOT_FOUND, f"{name.forum}: the record was not accepted", name=name)
-        return to_record(row)
+        return to_record(row, self._node.own)
 
     def _hosted(self, tx: SqliteTransaction, name: RecordName, expected: int) -> RecordRow:
         """A record that this simpul published in a forum's name, to be changed.
@@ -152,7 +152,7 @@ class Acts:
             PreconditionError: it was withdrawn.
             AbortedError: it is at another version.
         """
-        row = tx.record(name.forum, name.record, 0, self._node.own)
+        row = tx.record(name, 0, self._node.own)
         if row is None:
             raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {name}", name=name)
         if row.source != self._node.own.origin:
@@ -176,7 +176,7 @@ class Acts:
     async def review(self, name: str, version: int, *, approved: bool) -> governance_pb2.PerformedAct:
         """See ``MandatesService.ReviewSubmission``."""
         parsed = RecordName.parse(name)
-        row = await self._node.store.read(lambda tx: tx.record(parsed.forum, parsed.record, 0, self._node.own))
+        row = await self._node.store.read(lambda tx: tx.record(parsed, 0, self._node.own))
         if row is None:
             raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {parsed}", name=parsed)
         if version not in (0, row.latest):
@@ -234,7 +234,7 @@ class Acts:
         def read(tx: SqliteTransaction) -> None:
             for item in statement.items:
                 name = RecordName.parse(item.record)
-                row = tx.record(name.forum, name.record, item.version, self._node.own)
+                row = tx.record(name, item.version, self._node.own)
                 if row is None or row.kind != kind:
                     raise NotFoundError(
                         Reason.RECORD_NOT_FOUND, f"there is no such record of the right kind: {item.record}", name=item.record

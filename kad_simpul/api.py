@@ -1,7 +1,10 @@
-"""gRPC servicers of the simpul: enrolment for forums, invitations for the operator. They translate and call ``kad_simpul.enrol``."""
+"""gRPC servicers of the simpul: enrolment for forums, invitations and bridges for the operator. They translate and call
+``kad_simpul.enrol`` and ``kad_simpul.bridge``.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,25 +15,30 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from kad_node.service.affairs import governance_of
 from kad_node.store.transaction import micros_now
 from kad_protocol import feed as feeds
+from kad_protocol import keychain
 from kad_protocol.entry import new_entry, parse_genesis
 from kad_protocol.errors import PermissionDeniedError, PreconditionError, Reason, UnavailableError
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Refused
 from kad_protocol.names import FeedId, forum_name
-from kad_protocol.order import root_of
-from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc, entry_pb2
+from kad_protocol.order import admitted_role, root_of
+from kad_protocol.statement import CERTIFICATE_BINDING, sign_statement
+from kad_protocol.v1 import bridge_pb2, bridge_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc, entry_pb2
 from kad_simpul.steward import admission
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kad_node.node import Node
     from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.certificates import Authority
     from kad_protocol.note import LogKeys
     from kad_protocol.v1 import governance_pb2
+    from kad_simpul.bridge import Bridges
     from kad_simpul.config import SimpulConfig
     from kad_simpul.enrol import Application, Enrolment, Invitation
 
-__all__ = ["EnrolmentServicer", "InvitationServicer"]
+__all__ = ["BridgeServicer", "EnrolmentServicer", "InvitationServicer"]
 
 #: Entries shown to who recovers, in one answer.
 _MOST_ENTRIES, _ENTRIES_BYTES = 500, 1 << 20
@@ -54,8 +62,11 @@ def _keys_of_today(tx: SqliteTransaction, feed: FeedId) -> LogKeys | None:
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
     """``kad.v1.EnrolmentService``."""
 
-    def __init__(self, node: Node, config: SimpulConfig, enrolment: Enrolment, authority: Authority) -> None:
+    def __init__(
+        self, node: Node, config: SimpulConfig, enrolment: Enrolment, authority: Authority, admitted: Callable[[FeedId], None]
+    ) -> None:
         self._node = node
+        self._admitted = admitted
         self._config = config
         self._enrolment = enrolment
         self._authority = authority
@@ -71,8 +82,10 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         if not_yet is not None:
             # The application is kept; the same call will succeed when enough members have endorsed it.
             raise not_yet
+        self._admitted(application.feed)
         certificate = self._authority.issue(request.certificate_request, application.feed, _now())
         return enrolment_pb2.EnrolResponse(
+            consent=await self._consent() if application.feed.federation != node.own.federation else None,
             certificate=_der(certificate),
             authority_certificate=_der(self._authority.certificate_pem),
             simpul_feed=node.own.origin,
@@ -80,6 +93,17 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
             exchange_address=self._config.advertise,
             federation_name=self._config.federation_name,
         )
+
+    async def _consent(self) -> entry_pb2.Consent:
+        """This simpul's word that it becomes a member of the federation whose simpul joins this one. It binds no channel key."""
+        own = self._node.own
+        keys = await self._node.store.read(lambda tx: keychain.keys_at(tx, own, 1 << 40))
+        signer = await asyncio.to_thread(self._node.keyring.log_signer, keys)
+        said = enrolment_pb2.CertificateBinding(feed=own.origin)
+        said.time.GetCurrentTime()
+        statement = said.SerializeToString()
+        ed25519, mldsa44 = sign_statement(signer, CERTIFICATE_BINDING, statement)
+        return entry_pb2.Consent(statement=statement, ed25519_signature=ed25519, mldsa44_signature=mldsa44)
 
     def _admit(self, tx: SqliteTransaction, application: Application) -> PreconditionError | None:
         """Membership is an entry of the simpul's feed, for everybody to see; using up the invitation is in the same transaction.
@@ -112,7 +136,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         admitted = admission(found, application.feed.origin, application.genesis, application.category)
         if admitted is not None:
             self._node.fence.require()
-            feeds.pin(tx, application.feed, application.genesis, entry_pb2.MEMBER_ROLE_FORUM)
+            feeds.pin(tx, application.feed, application.genesis, admitted_role(self._node.own, application.feed))
             entry.membership.CopyFrom(admitted)
             if left:
                 entry.membership.consent.CopyFrom(application.consent)
@@ -131,7 +155,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         return PreconditionError(
             Reason.ENDORSEMENTS_MISSING,
             f"{application.feed.forum} has applied; {needed} members must endorse it (kad-node endorse), {have} have. Join again then",
-            forum=application.feed.forum,
+            forum=found.name_of(application.feed).removeprefix("forums/"),
             needed=needed,
             have=have,
         )
@@ -264,7 +288,9 @@ class InvitationServicer(enrolment_pb2_grpc.InvitationServiceServicer):
         self, request: enrolment_pb2.CreateInvitationRequest, context: Context
     ) -> enrolment_pb2.CreateInvitationResponse:
         lifetime = request.time_to_live.ToTimedelta() if request.HasField("time_to_live") else datetime.timedelta(days=7)
-        code, kept = await self._node.store.write(lambda tx: self._enrolment.invite(tx, request.forum, request.category, lifetime, _now()))
+        code, kept = await self._node.store.write(
+            lambda tx: self._enrolment.invite(tx, request.forum, request.category, lifetime, _now(), request.simpul_of)
+        )
         return enrolment_pb2.CreateInvitationResponse(code=code, invitation=_view(kept))
 
     async def ListInvitations(
@@ -282,8 +308,24 @@ class InvitationServicer(enrolment_pb2_grpc.InvitationServiceServicer):
         return enrolment_pb2.RevokeInvitationResponse(invitation=_view(kept))
 
 
+class BridgeServicer(bridge_pb2_grpc.BridgeServiceServicer):
+    """``kad.v1.BridgeService``."""
+
+    def __init__(self, bridges: Bridges) -> None:
+        self._bridges = bridges
+
+    async def JoinFederation(self, request: bridge_pb2.JoinFederationRequest, context: Context) -> bridge_pb2.JoinFederationResponse:
+        return bridge_pb2.JoinFederationResponse(bridge=await self._bridges.join(request.invitation))
+
+    async def ListBridges(self, request: bridge_pb2.ListBridgesRequest, context: Context) -> bridge_pb2.ListBridgesResponse:
+        return bridge_pb2.ListBridgesResponse(bridges=await self._bridges.list())
+
+    async def LeaveBridge(self, request: bridge_pb2.LeaveBridgeRequest, context: Context) -> bridge_pb2.LeaveBridgeResponse:
+        return bridge_pb2.LeaveBridgeResponse(bridge=await self._bridges.leave(request.federation))
+
+
 def _view(kept: Invitation) -> enrolment_pb2.Invitation:
-    view = enrolment_pb2.Invitation(id=kept.id, forum=kept.forum)
+    view = enrolment_pb2.Invitation(id=kept.id, forum=kept.forum, simpul_of=kept.simpul_of)
     for field, micros in (
         (view.create_time, kept.created),
         (view.expire_time, kept.expires),

@@ -16,9 +16,10 @@ from kad_protocol.certificates import Authority, TrustAnchor
 from kad_protocol.channel import enrolment_credentials, server_options
 from kad_protocol.errors import PreconditionError, Reason
 from kad_protocol.status import ErrorInterceptor
-from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc
+from kad_protocol.v1 import bridge_pb2, bridge_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc
 from kad_simpul.acts import Acts
-from kad_simpul.api import EnrolmentServicer, InvitationServicer
+from kad_simpul.api import BridgeServicer, EnrolmentServicer, InvitationServicer
+from kad_simpul.bridge import Bridges
 from kad_simpul.config import SimpulConfig
 from kad_simpul.enrol import Enrolment
 from kad_simpul.observe import Observer
@@ -34,6 +35,7 @@ __all__ = ["SimpulDaemon", "invitation_services"]
 log = logging.getLogger(__name__)
 
 _ENROLMENT = enrolment_pb2.DESCRIPTOR.services_by_name["EnrolmentService"].full_name
+_BRIDGES = bridge_pb2.DESCRIPTOR.services_by_name["BridgeService"].full_name
 _INVITATIONS = enrolment_pb2.DESCRIPTOR.services_by_name["InvitationService"].full_name
 
 
@@ -47,14 +49,17 @@ def enrolment_of(home: Home, config: SimpulConfig) -> Enrolment:
     return Enrolment(load_authority(home), config.federation, config.enrolment_advertise)
 
 
-def invitation_services(server: grpc.aio.Server, node: Node, enrolment: Enrolment) -> list[str]:
-    """The operator's side of enrolment, on the local API."""
+def invitation_services(server: grpc.aio.Server, node: Node, enrolment: Enrolment, bridges: Bridges) -> list[str]:
+    """The operator's side of enrolment and of bridges, on the local API."""
     enrolment_pb2_grpc.add_InvitationServiceServicer_to_server(InvitationServicer(node, enrolment), server)
-    return [_INVITATIONS]
+    bridge_pb2_grpc.add_BridgeServiceServicer_to_server(BridgeServicer(bridges), server)
+    return [_INVITATIONS, _BRIDGES]
 
 
 class SimpulDaemon(Daemon[SimpulConfig]):
     """See ``kad_node.daemon.Daemon``."""
+
+    _bridges: Bridges
 
     def anchors(self) -> list[TrustAnchor]:
         """The simpul's own authority vouches for the whole federation."""
@@ -65,8 +70,9 @@ class SimpulDaemon(Daemon[SimpulConfig]):
         return self.config.listen
 
     def local_services(self, server: grpc.aio.Server) -> list[str]:
-        """Invitations."""
-        return invitation_services(server, self.node, enrolment_of(self.home, self.config))
+        """Invitations, and bridges to other federations."""
+        self._bridges = Bridges(self.node, self.peers, load_authority(self.home).certificate)
+        return invitation_services(server, self.node, enrolment_of(self.home, self.config), self._bridges)
 
     async def start_more(self) -> None:
         """Observe from now on, and open the enrolment port."""
@@ -83,13 +89,15 @@ class SimpulDaemon(Daemon[SimpulConfig]):
             options=server_options(60),
             maximum_concurrent_rpcs=64,
         )
-        servicer = EnrolmentServicer(self.node, self.config, enrolment_of(self.home, self.config), authority)
+        await self._bridges.start()
+        servicer = EnrolmentServicer(self.node, self.config, enrolment_of(self.home, self.config), authority, self._bridges.believe)
         enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(servicer, server)
         credentials = enrolment_credentials(authority.key_pem, lambda: authority.enrolment_certificate(utc_now()))
         self.addresses["enrolment"] = bind(server, self.config.enrolment_listen, credentials)
         self._servers.append(server)
         await server.start()
         self._more_tasks.append(asyncio.create_task(self._propose(), name="propose"))
+        self._more_tasks.append(asyncio.create_task(self._bridges.run(), name="bridges"))
         self._more_tasks.append(asyncio.create_task(Steward(self.node, self.config.census_seconds).run(), name="steward"))
 
     async def _check_mode(self) -> None:

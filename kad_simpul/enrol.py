@@ -21,7 +21,7 @@ from kad_protocol.certificates import Authority, key_digest, load_request
 from kad_protocol.entry import log_keys_of, parse_genesis
 from kad_protocol.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Reason, VerificationError
 from kad_protocol.keys import recovery_digest
-from kad_protocol.names import FeedId, check_forum
+from kad_protocol.names import FeedId, check_federation, check_forum
 from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY_INQUIRY, verify_statement
 from kad_protocol.v1 import enrolment_pb2, entry_pb2
 
@@ -52,6 +52,8 @@ class Invitation:
     revoked: int = 0
     feed: str = ""
     genesis: str = ""
+    #: The federation whose simpul is invited; empty for a forum of this one.
+    simpul_of: str = ""
 
     def to_bytes(self) -> bytes:
         """As it is stored."""
@@ -105,9 +107,15 @@ class Enrolment:
         self._address = address
 
     def invite(
-        self, store: InvitationStore, forum: str, category: int, lifetime: datetime.timedelta, now: datetime.datetime
+        self,
+        store: InvitationStore,
+        forum: str,
+        category: int,
+        lifetime: datetime.timedelta,
+        now: datetime.datetime,
+        simpul_of: str = "",
     ) -> tuple[str, Invitation]:
-        """Make an invitation; returns its text, which is not kept, and what is.
+        """Make an invitation; returns its text, which is not kept, and what is. ``simpul_of``: it is for the simpul of that federation.
 
         Raises:
             InvalidInputError: ``INVALID_NAME``, ``INVALID_FIELD``.
@@ -115,6 +123,11 @@ class Enrolment:
         check_forum(forum)
         if not SHORTEST <= lifetime <= LONGEST:
             raise InvalidInputError(Reason.INVALID_FIELD, "an invitation is valid for 1 minute to 30 days", field="time_to_live")
+        if simpul_of:
+            check_federation(simpul_of)
+            if simpul_of == self._federation:
+                raise InvalidInputError(Reason.INVALID_FIELD, "that is this federation; another one's simpul is invited", field="simpul_of")
+            category = entry_pb2.MEMBER_CATEGORY_ASSOCIATE
         number, secret = secrets.token_bytes(16), secrets.token_bytes(16)
         expires = now + lifetime
         code = enrolment_pb2.InvitationCode(
@@ -124,9 +137,12 @@ class Enrolment:
             secret=secret,
             forum=forum,
             federation=self._federation,
+            simpul_of=simpul_of,
         )
         code.expire_time.FromDatetime(expires.replace(microsecond=0))
-        kept = Invitation(number.hex(), hashlib.sha256(secret).hexdigest(), forum, category, _micros(now), _micros(expires))
+        kept = Invitation(
+            number.hex(), hashlib.sha256(secret).hexdigest(), forum, category, _micros(now), _micros(expires), simpul_of=simpul_of
+        )
         store.put_local(_KIND, kept.id, kept.to_bytes())
         return invitation.encode(code), kept
 
@@ -178,9 +194,17 @@ class Enrolment:
                 Reason.INVITATION_FOR_OTHER_FORUM, f"this invitation is for {kept.forum}", forum=kept.forum, applicant=request.forum
             )
         feed, genesis = parse_genesis(request.genesis)
-        fits = (feed.federation, feed.forum) == (self._federation, kept.forum) and (not feed.epoch or known(feed) is not None)
-        if not fits or genesis.role != entry_pb2.MEMBER_ROLE_FORUM:
-            raise InvalidInputError(Reason.GENESIS_MISMATCH, f"the genesis is not that of {kept.forum} in {self._federation}", feed=feed)
+        federation, role = self._federation, entry_pb2.MEMBER_ROLE_FORUM
+        if kept.simpul_of:
+            federation, role = kept.simpul_of, entry_pb2.MEMBER_ROLE_SIMPUL
+        elsewhere = feed.federation != self._federation
+        if elsewhere and (genesis.role == entry_pb2.MEMBER_ROLE_SIMPUL) != bool(kept.simpul_of):
+            raise PermissionDeniedError(
+                Reason.INVITATION_FOR_SIMPUL, f"this invitation is for a {'simpul' if kept.simpul_of else 'forum'}", forum=kept.forum
+            )
+        fits = (feed.federation, feed.forum) == (federation, kept.forum) and (not feed.epoch or known(feed) is not None)
+        if not fits or genesis.role != role:
+            raise InvalidInputError(Reason.GENESIS_MISMATCH, f"the genesis is not that of {kept.forum} in {federation}", feed=feed)
         hashed = merkle.leaf_hash(request.genesis)
         if kept.used:
             if kept.genesis != hashed.hex():

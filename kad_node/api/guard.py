@@ -84,15 +84,23 @@ def local_guard(tokens: Tokens) -> Callable[[str, Any, grpc.aio.ServicerContext[
 
 
 def member_guard(
-    trust: Callable[[], Trust], admit: Callable[[FeedId], None]
+    trust: Callable[[], Trust], admit: Callable[[FeedId], None], federation: str
 ) -> Callable[[str, Any, grpc.aio.ServicerContext[Any, Any]], None]:
-    """For the port that other members call: a member's certificate, a member in good standing, and nothing but reading and exchange."""
+    """For the port that other members call: a member's certificate, a member in good standing, and nothing but reading and exchange.
+
+    Members of another federation than ``federation`` only exchange, since what they may have is decided there, entry by entry.
+    """
 
     def guard(method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: ANN401
         if method.startswith("/grpc.health.v1."):
             return
-        admit(caller(context, trust()))
+        member = caller(context, trust())
+        admit(member)
         service, name = _split(method)
+        if member.federation != federation and (service, name) != ("ReplicationService", "Exchange"):
+            raise PermissionDeniedError(
+                Reason.FOREIGN_MEMBER, f"{member.forum} is of another federation: it may exchange, and nothing else", forum=member.forum
+            )
         if service not in _MEMBER_SERVICES or not (_reads(name) or name == "Exchange"):
             raise PermissionDeniedError(Reason.ROLE_INSUFFICIENT, f"{name} can be called on a node's own local API only")
         if request is not None:

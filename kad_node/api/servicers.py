@@ -297,7 +297,7 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
         return node_pb2.RemovePeerResponse()
 
     async def ExportFeeds(self, request: node_pb2.ExportFeedsRequest, context: Context) -> AsyncIterator[node_pb2.ExportFeedsResponse]:
-        async for frame in bundle.export(self._status.node, list(request.forums)):
+        async for frame in bundle.export(self._status.node, list(request.forums), request.federation):
             yield node_pb2.ExportFeedsResponse(frame=frame)
 
     async def ImportFeeds(

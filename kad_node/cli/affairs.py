@@ -17,7 +17,7 @@ from kad_node.messages import _, language
 from kad_protocol import document, vocabulary
 from kad_protocol.authority import FUNCTIONS, policy, threshold
 from kad_protocol.errors import InvalidInputError, KadError, Reason
-from kad_protocol.names import FeedId
+from kad_protocol.names import FeedId, local_name, parse_member_name
 from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2
 
 if TYPE_CHECKING:
@@ -540,7 +540,8 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
                 first = not federation.charter.version
             if suspend or reinstate:
                 members = (await kad.membership.ListMembers(governance_pb2.ListMembersRequest(), timeout=_TIMEOUT)).members
-                member = next((m for m in members if m.name == f"forums/{suspend or reinstate}"), None)
+                home, forum = parse_member_name(suspend or reinstate)
+                member = next((m for m in members if m.name == local_name(forum, home)), None)
                 if member is None:
                     raise InvalidInputError(Reason.NOT_A_MEMBER, f"{suspend or reinstate} is no member", forum=suspend or reinstate)
                 request.standing.feed = member.feed

@@ -244,7 +244,7 @@ def _filters(function: Any) -> Any:  # noqa: ANN401 - click's decorator
         click.option("--since", metavar="DATE", default="", help=_("Only what changed on or after this date, e.g. 2026-01-31.")),
         click.option("--region", metavar="CODE", default="", help=_("Only this region and what lies below it, e.g. 34 or 34.71.")),
         click.option("--kind", default="", help=_("Only this kind: best-practice, regulation or agenda-item.")),
-        click.option("--forum", default="", help=_("Only this forum.")),
+        click.option("--forum", default="", help=_("Only this forum; one of another federation as FEDERATION/forums/FORUM.")),
     ):
         function = option(function)
     return function
@@ -623,8 +623,15 @@ def token_revoke(context: Context, name: str) -> None:
 )
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--forum", "forums", multiple=True, help=_("Only these forums."))
+@click.option(
+    "--for",
+    "federation",
+    default="",
+    metavar="FEDERATION",
+    help=_("For members of this other federation: without what is not for them. Default: for one's own."),
+)
 @run
-async def export(context: Context, file: Path, forums: tuple[str, ...]) -> None:
+async def export(context: Context, file: Path, forums: tuple[str, ...], federation: str) -> None:
     """``kad-node export``."""
     from kad_node.bundle import MAGIC, write_frame  # noqa: PLC0415
 
@@ -633,7 +640,7 @@ async def export(context: Context, file: Path, forums: tuple[str, ...]) -> None:
     async with context.client() as kad:
         with part.open("wb") as stream:
             stream.write(MAGIC)
-            async for response in kad.node.ExportFeeds(node_pb2.ExportFeedsRequest(forums=forums)):
+            async for response in kad.node.ExportFeeds(node_pb2.ExportFeedsRequest(forums=forums, federation=federation)):
                 write_frame(stream, response.frame)
                 entries += sum(len(batch.entries) for batch in response.frame.batches)
             stream.flush()

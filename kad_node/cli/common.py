@@ -116,6 +116,8 @@ def _hints() -> dict[Reason, str]:
         Reason.INVITATION_USED: _("this invitation has been used. Ask the simpul for a new one."),
         Reason.INVITATION_UNKNOWN: _("the simpul does not know this invitation, or has withdrawn it. Ask for a new one."),
         Reason.INVITATION_FOR_OTHER_FORUM: _("this invitation is for {forum}. Give that with --forum, or ask for one of your own."),
+        Reason.INVITATION_FOR_SIMPUL: _("a simpul joins with an invitation for its federation, a forum with one for itself. ({message})"),
+        Reason.BRIDGE_UNKNOWN: _("this simpul is not joined with {federation}. `kad-simpul status` shows with whom it is."),
         Reason.AUTHORITY_NOT_PINNED: _(
             "who answers at {address} is not the simpul that sent the invitation. Do not go on; ask the simpul."
         ),

@@ -83,6 +83,12 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
         KadError: the invitation, the simpul or the home do not allow it; nothing is lost, and it may be tried again.
     """
     code = invitation.decode(text)
+    if code.simpul_of:
+        raise PermissionDeniedError(
+            Reason.INVITATION_FOR_SIMPUL,
+            f"the invitation is for the simpul of {code.simpul_of}, not for a forum",
+            federation=code.simpul_of,
+        )
     if forum is not None and check_forum(forum) != code.forum:
         raise PermissionDeniedError(Reason.INVITATION_FOR_OTHER_FORUM, f"the invitation is for {code.forum}", forum=code.forum)
     if invitation.has_expired(code, datetime.datetime.now(datetime.UTC)):

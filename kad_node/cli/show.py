@@ -84,7 +84,7 @@ def record_table(records: Sequence[records_pb2.Record]) -> None:
         table.add_column(title, no_wrap=title in (_("Forum"), _("Kind"), _("Name")), overflow="fold")
     for record in records:
         table.add_row(
-            record.name.split("/")[1],
+            record.name.rpartition("/records/")[0].removeprefix("forums/"),
             vocabulary.label("RecordKind", record.kind, language()),
             escape(record.content.title) or "-",
             state_of(record),
@@ -103,7 +103,12 @@ def agenda_table(records: Sequence[records_pb2.Record]) -> None:
         title = escape(record.content.title)
         if item.status == content_pb2.AGENDA_STATUS_CANCELLED:
             title = f"[strike]{title}[/] ({vocabulary.label('AgendaStatus', item.status, language())})"
-        table.add_row(moment(item.start_time, item.time_zone), title, escape(item.place), record.name.split("/")[1])
+        table.add_row(
+            moment(item.start_time, item.time_zone),
+            title,
+            escape(item.place),
+            record.name.rpartition("/records/")[0].removeprefix("forums/"),
+        )
     out.print(table)
 
 
@@ -116,6 +121,10 @@ def show_record(record: records_pb2.Record) -> None:
         out.print(_("The forum may object to that: kad-node veto acts/{index}").format(index=record.index))
     if record.HasField("index"):
         out.print(f"{_('entry')} {record.index} {_('of')} {record.feed}")
+    if record.state == records_pb2.RECORD_STATE_WITHHELD:
+        out.print(
+            _("This record exists, and its entry verifies. What it says is for the members of its own federation, and does not come here.")
+        )
     if record.retraction_reason:
         words = {"ACT_VETOED": _("the forum in whose name it was published has objected to it")}
         out.print(f"[yellow]{_('Retracted')}:[/] {escape(words.get(record.retraction_reason, record.retraction_reason))}")

@@ -29,7 +29,7 @@ from kad_protocol.errors import (
 )
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance, Refused, check_mandate
-from kad_protocol.names import FeedId, new_record_id, parse_forum_name
+from kad_protocol.names import FeedId, local_name, new_record_id, parse_forum_name, parse_member_name
 from kad_protocol.v1 import entry_pb2, governance_pb2
 
 if TYPE_CHECKING:
@@ -325,7 +325,8 @@ class Affairs:
 
     async def endorse(self, name: str) -> governance_pb2.FederationMember:
         """See ``MembershipService.EndorseCandidate``."""
-        wanted = f"forums/{parse_forum_name(name if name.startswith('forums/') else f'forums/{name}')}"
+        federation, forum = parse_member_name(name)
+        wanted = local_name(forum, "" if federation == self._node.own.federation else federation)
 
         def make(tx: SqliteTransaction, found: Governance, entry: entry_pb2.Entry) -> tuple[Draft, governance_pb2.FederationMember]:
             member, candidate = self._member(found, votes=True), found.member(wanted)

@@ -9,10 +9,11 @@ from kad_node.fence import FenceState
 from kad_node.query import decode_page, encode_page
 from kad_node.store.transaction import micros_now
 from kad_protocol import content as contents
+from kad_protocol.authority import member_name
 from kad_protocol.entry import new_entry, parse_entry
 from kad_protocol.errors import NotFoundError, Reason
 from kad_protocol.feed import Draft
-from kad_protocol.names import FeedId, forum_name, parse_forum_name
+from kad_protocol.names import FeedId, local_name, parse_member_name
 from kad_protocol.v1 import content_pb2, directory_pb2
 
 if TYPE_CHECKING:
@@ -23,17 +24,18 @@ __all__ = ["Directory", "resolve_feed"]
 
 
 def resolve_feed(tx: SqliteTransaction, own: FeedId, text: str) -> FeedId:
-    """The feed that a request names: by origin, or ``forums/{forum}`` for the newest epoch, one's own federation first.
+    """The feed that a request names: by origin, or ``forums/{forum}`` for the newest epoch of a forum; without a federation before
+    that, of one's own.
 
     Raises:
         NotFoundError: ``FEED_NOT_FOUND``. InvalidInputError: ``INVALID_NAME``.
     """
-    if text.startswith("forums/"):
-        forum = parse_forum_name(text)
-        found = sorted(tx.forum_feeds(forum), key=lambda feed: (feed.federation != own.federation, -feed.epoch))
+    if text.split("/")[-2:-1] == ["forums"]:
+        federation, forum = parse_member_name(text)
+        found = tx.forum_feeds(federation or own.federation, forum)
         if found:
             return found[0]
-        raise NotFoundError(Reason.FORUM_NOT_FOUND, f"the forum {forum} is not known here", forum=forum)
+        raise NotFoundError(Reason.FORUM_NOT_FOUND, f"the forum {text} is not known here", forum=forum)
     feed = FeedId.parse(text)
     if tx.feed(feed) is None:
         raise NotFoundError(Reason.FEED_NOT_FOUND, f"the feed {feed} is not known here", feed=feed)
@@ -47,7 +49,7 @@ def describe(tx: SqliteTransaction, own: FeedId, feed: FeedId) -> directory_pb2.
         raise NotFoundError(Reason.FEED_NOT_FOUND, f"the feed {feed} is not known here", feed=feed)
     row = tx.member(feed)
     forum = directory_pb2.Forum(
-        name=forum_name(feed.forum),
+        name=member_name(feed, own.federation),
         feed=feed.origin,
         role=state.role,  # type: ignore[arg-type]
         membership=row.state,  # type: ignore[arg-type]
@@ -75,7 +77,8 @@ class Directory:
     async def get(self, name: str) -> directory_pb2.Forum:
         """One forum. See ``DirectoryService.GetForum``."""
         own = self._node.own
-        parse_forum_name(name)
+        federation, forum = parse_member_name(name)
+        name = local_name(forum, federation)
         return await self._node.store.read(lambda tx: describe(tx, own, resolve_feed(tx, own, name)))
 
     async def list(self, page_size: int = 0, page_token: str = "") -> directory_pb2.ListForumsResponse:

@@ -30,7 +30,7 @@ def record_proof(tx: SqliteTransaction, own: FeedId, name: str, version: int) ->
         NotFoundError: ``RECORD_NOT_FOUND``. PreconditionError: ``NOT_WITNESSED`` while no confirmed checkpoint covers it.
     """
     wanted = RecordName.parse(name)
-    row = tx.record(wanted.forum, wanted.record, version, own)
+    row = tx.record(wanted, version, own)
     if row is None:
         raise NotFoundError(Reason.RECORD_NOT_FOUND, f"{wanted} is not here", name=wanted)
     if row.source is not None:
@@ -40,7 +40,8 @@ def record_proof(tx: SqliteTransaction, own: FeedId, name: str, version: int) ->
             name=name,
         )
     author = _author(row)
-    simpul = simpul_of(tx, own)
+    # Each federation has its own witnesses: what confirms a record is the log of its author's simpul.
+    simpul = simpul_of(tx, author)
     confirmed = confirmed_checkpoint(tx, simpul) if simpul is not None else None
     seen = None
     if simpul is not None and confirmed is not None and row.index is not None:
@@ -62,7 +63,7 @@ def record_proof(tx: SqliteTransaction, own: FeedId, name: str, version: int) ->
     inner = proof_pb2.RecordProof(
         observation=tx.entries(simpul, last, 1, MAX_ENTRY_BYTES)[0].body,
         first_observation=in_log(first) if first != last else None,
-        membership=in_log(tx.membership_index(author)),
+        membership=in_log(tx.membership_index(author, simpul)),
         genesis=in_feed(0),
         versions=[in_feed(index) for index in _later(tx, row, until)],
         policy=policy,

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kad_node import outbox, stems
@@ -24,7 +25,7 @@ from kad_protocol.errors import (
     UnavailableError,
 )
 from kad_protocol.feed import Draft
-from kad_protocol.names import RecordName, new_record_id, parse_forum_name
+from kad_protocol.names import RecordName, new_record_id, parse_forum_name, parse_member_name
 from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from kad_node.node import Acting, Node
     from kad_node.store.queries import RecordRow
     from kad_node.store.transaction import SqliteTransaction
+    from kad_protocol.names import FeedId
 
 __all__ = ["Records", "replayed", "to_record"]
 
@@ -46,13 +48,15 @@ _WATCH_CHUNK = 200
 _UNDER_REVIEW = (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED)
 
 
-def to_record(row: RecordRow, *, with_content: bool = True, may_review: bool = False) -> records_pb2.Record:
-    """The record of a row. What waits for a review is read only by its forum and the simpul (``may_review``)."""
-    state = row.state
+def to_record(row: RecordRow, own: FeedId, *, with_content: bool = True, may_review: bool = False) -> records_pb2.Record:
+    """The record of a row, as the member of ``own`` names it. What waits for a review is read only by its forum and the simpul
+    (``may_review``).
+    """
+    state: int = row.state
     if row.version != row.latest and state != records_pb2.RECORD_STATE_RETRACTED:
-        state = records_pb2.RECORD_STATE_PUBLISHED if row.content else records_pb2.RECORD_STATE_CONTENT_MISSING
+        state = records_pb2.RECORD_STATE_PUBLISHED if row.content else _absent(row, own)
     record = records_pb2.Record(
-        name=str(RecordName(row.feed.forum, row.record)),
+        name=str(RecordName(row.feed.forum, row.record, "" if row.feed.federation == own.federation else row.feed.federation)),
         version=row.version,
         kind=row.kind,  # type: ignore[arg-type]
         audience=row.audience,  # type: ignore[arg-type]
@@ -72,6 +76,12 @@ def to_record(row: RecordRow, *, with_content: bool = True, may_review: bool = F
     elif row.content and with_content and (state not in _UNDER_REVIEW or may_review):
         record.content.CopyFrom(contents.parse_content(contents.split(row.content)[1]))
     return record
+
+
+def _absent(row: RecordRow, own: FeedId) -> int:
+    """Why the content of an earlier version is not here."""
+    withheld = row.feed.federation != own.federation and row.audience != content_pb2.AUDIENCE_PUBLIC
+    return records_pb2.RECORD_STATE_WITHHELD if withheld else records_pb2.RECORD_STATE_CONTENT_MISSING
 
 
 class Records:
@@ -188,8 +198,8 @@ class Records:
             outbox.put(tx, self._node.own, drafts, open_fence=self._node.fence.state is FenceState.OPEN)
 
     def _current(self, tx: SqliteTransaction, name: RecordName, expected: int) -> RecordRow:
-        row = tx.record(name.forum, name.record, 0, self._node.own)
         own = self._node.own
+        row = tx.record(name, 0, own)
         if row is not None and row.feed != own and (row.feed.federation, row.feed.forum) == (own.federation, own.forum):
             raise UnavailableError(
                 Reason.APPEND_FENCED, "the records of the epoch before come over when the simpul's log has arrived here; try again then"
@@ -213,8 +223,8 @@ class Records:
         return self._node.acting if RecordName.parse(name).forum != self._node.own.forum else None
 
     def _own_name(self, text: str) -> RecordName:
-        name = RecordName.parse(text)
-        if name.forum != self._node.own.forum:
+        name = _parse_name(text, self._node.own)
+        if name.forum != self._node.own.forum or name.federation:
             raise PermissionDeniedError(
                 Reason.NOT_OWN_RECORD,
                 f"{name} belongs to {name.forum}; this node changes records of {self._node.own.forum} only",
@@ -228,34 +238,39 @@ class Records:
 
         def rows(tx: SqliteTransaction) -> tuple[list[RecordRow | None], bool]:
             behind = self._node.settling(tx)
-            return [tx.record(self._node.own.forum, name, 0, self._node.own) for name in names], behind
+            return [tx.record(RecordName(self._node.own.forum, name), 0, self._node.own) for name in names], behind
 
         while True:
             changed = self._node.next_change()
             found, behind = await self._node.store.read(rows)
             if not behind:
-                return [to_record(row) for row in found if row is not None]
+                return [to_record(row, self._node.own) for row in found if row is not None]
             await changed.wait()
 
     # Reading.
 
     async def get(self, name: str, version: int) -> records_pb2.Record:
         """One record. See ``RecordsService.GetRecord``."""
-        parsed = RecordName.parse(name)
-        row = await self._node.store.read(lambda tx: tx.record(parsed.forum, parsed.record, version, self._node.own))
+        parsed = _parse_name(name, self._node.own)
+        row = await self._node.store.read(lambda tx: tx.record(parsed, version, self._node.own))
         if row is None:
             raise NotFoundError(
                 Reason.RECORD_NOT_FOUND, f"there is no record {parsed}" + (f" version {version}" if version else ""), name=parsed
             )
-        return to_record(row, may_review=self._may_review(row))
+        return to_record(row, self._node.own, may_review=self._may_review(row))
 
     def _may_review(self, row: RecordRow) -> bool:
-        """What waits for a review is read by its forum and by the simpul."""
-        return self._node.acting is not None or row.feed == self._node.own
+        """What waits for a review is read by its forum and by the simpul of its federation."""
+        own = self._node.own
+        return row.feed == own or (self._node.acting is not None and row.feed.federation == own.federation)
 
     async def list(self, request: records_pb2.ListRecordsRequest) -> records_pb2.ListRecordsResponse:
         """A page of records. See ``RecordsService.ListRecords``."""
-        forum = "" if request.parent in ("", "forums/-") else parse_forum_name(request.parent)
+        own = self._node.own
+        forum = None
+        if request.parent not in ("", "forums/-"):
+            federation, name = parse_member_name(request.parent)
+            forum = federation or own.federation, name
         where = parse_filter(request.filter)
         order, descending = parse_order(request.order_by)
         question = (forum, request.filter, request.order_by, request.show_retracted)
@@ -273,7 +288,7 @@ class Records:
                 own=self._node.own,
             )
         )
-        response = records_pb2.ListRecordsResponse(records=[to_record(row, may_review=self._may_review(row)) for row in rows[:size]])
+        response = records_pb2.ListRecordsResponse(records=[to_record(row, own, may_review=self._may_review(row)) for row in rows[:size]])
         if len(rows) > size:
             last = rows[size - 1]
             response.next_page_token = encode_page([last.order, last.rid], *question)
@@ -281,18 +296,18 @@ class Records:
 
     async def versions(self, request: records_pb2.ListRecordVersionsRequest) -> records_pb2.ListRecordVersionsResponse:
         """The versions of a record. See ``RecordsService.ListRecordVersions``."""
-        name = RecordName.parse(request.name)
+        name = _parse_name(request.name, self._node.own)
         key = decode_page(request.page_token, 1, request.name)
         size = _size(request.page_size, 50, 1000)
 
         def read(tx: SqliteTransaction) -> list[RecordRow]:
-            row = tx.record(name.forum, name.record, 0, self._node.own)
+            row = tx.record(name, 0, self._node.own)
             if row is None:
                 raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {name}", name=name)
             return tx.versions(row.rid, int(key[0]) if key else 0, size + 1)
 
         rows = await self._node.store.read(read)
-        response = records_pb2.ListRecordVersionsResponse(records=[to_record(row) for row in rows[:size]])
+        response = records_pb2.ListRecordVersionsResponse(records=[to_record(row, self._node.own) for row in rows[:size]])
         if len(rows) > size:
             response.next_page_token = encode_page([rows[size - 1].version], request.name)
         return response
@@ -309,7 +324,7 @@ class Records:
         rows = await self._node.store.read(lambda tx: tx.search(match, where, offset, size + 1))
         response = records_pb2.SearchRecordsResponse()
         for row in rows[:size]:
-            record = to_record(row)
+            record = to_record(row, self._node.own)
             response.hits.append(records_pb2.SearchHit(record=record, snippet=_snippet(record.content, request.query)))
         if len(rows) > size:
             response.next_page_token = encode_page([offset + size], *question)
@@ -333,7 +348,7 @@ class Records:
             moved, position = position_now > position, position_now
             response = records_pb2.WatchRecordsResponse(resume_token=ResumeToken(instance, position).encode())
             for arrival in found:
-                event = response.events.add(type=arrival.type, record=to_record(arrival.record))
+                event = response.events.add(type=arrival.type, record=to_record(arrival.record, self._node.own))
                 event.arrive_time.FromMicroseconds(arrival.time)
             if found:
                 yield response
@@ -362,6 +377,12 @@ def replayed(tx: SqliteTransaction, request_id: str, what: bytes, record: str) -
     tx.expire_local(_REQUEST, micros_now() - _REQUEST_MICROS)
     tx.put_local(_REQUEST, request_id, json.dumps({"what": digest, "record": record}).encode())
     return None
+
+
+def _parse_name(text: str, own: FeedId) -> RecordName:
+    """Read a name; one's own federation need not stand in it, but may."""
+    name = RecordName.parse(text)
+    return replace(name, federation="") if name.federation == own.federation else name
 
 
 def warnings_for(content: content_pb2.Content) -> list[records_pb2.Warning]:

@@ -19,7 +19,7 @@ from kad_protocol import merkle
 from kad_protocol.certificates import expiry
 from kad_protocol.entry import parse_genesis
 from kad_protocol.errors import InvalidInputError, KadError, PreconditionError, Reason
-from kad_protocol.names import FeedId
+from kad_protocol.names import FeedId, parse_member_name
 from kad_protocol.v1 import entry_pb2, node_pb2
 
 if TYPE_CHECKING:
@@ -133,15 +133,18 @@ class Status:
 
     async def remove_peer(self, forum: str) -> None:
         """See ``NodeService.RemovePeer``."""
+        federation, name = parse_member_name(forum)
+        federation = federation or self.node.own.federation
 
         def forget(tx: SqliteTransaction) -> None:
             for origin in tx.locals(_PEER):
-                if FeedId.parse(origin).forum == forum:
+                feed = FeedId.parse(origin)
+                if (feed.federation, feed.forum) == (federation, name):
                     tx.delete_local(_PEER, origin)
 
         await self.node.store.write(forget)
         if self._peers is not None:
-            await self._peers.forget(forum)
+            await self._peers.forget(name, federation)
 
     async def known_peers(self) -> list[node_pb2.PeerCard]:
         """The cards that the operator gave."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kad_protocol.errors import NotFoundError, Reason
 from kad_protocol.fold import Problem
-from kad_protocol.names import MAX_EPOCH, FeedId
+from kad_protocol.names import MAX_EPOCH, FeedId, RecordName, parse_member_name
 from kad_protocol.v1 import entry_pb2, records_pb2
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from kad_node.query import Filter
+    from kad_protocol.audience import Standpoint
 
 __all__ = ["Affairs", "ArrivalRow", "FeedFigures", "MemberRow", "ProblemRow", "Queries", "RecordRow"]
 
@@ -94,7 +95,7 @@ _ORDER = {
     "update_time": "r.updated",
     "create_time": "r.created",
     "start_time": "IFNULL(r.start_time, 0)",
-    "name": "f.forum || '/' || r.ulid",
+    "name": "f.forum || '/' || f.federation || '/' || r.ulid",
 }
 _TIMES = {"update_time": "r.updated", "create_time": "r.created", "start_time": "r.start_time", "end_time": "r.end_time"}
 _ENUMS = {"kind": "r.kind", "state": "r.state", "audience": "r.audience"}
@@ -104,7 +105,8 @@ _COLUMNS = (
     "r.rid, f.origin, r.ulid, r.version, r.kind, r.state, r.created, r.retraction, v.version, v.idx, v.audience, v.updated,"
     " IFNULL(CASE WHEN v.idx IS NULL THEN (SELECT content FROM outbox o WHERE o.seq = v.outbox)"
     " ELSE (SELECT content FROM entry e WHERE e.pos = (IIF(r.source, r.source, IFNULL(v.feed, r.feed)) << 40) + v.idx) END, x''),"
-    " (SELECT MIN(o.idx) FROM observation o WHERE o.feed = IFNULL(v.feed, r.feed) AND r.source = 0 AND o.size > v.idx),"
+    " (SELECT MIN(o.idx) FROM observation o JOIN feed s ON s.id = o.observer AND s.federation = f.federation"
+    " WHERE o.feed = IFNULL(v.feed, r.feed) AND r.source = 0 AND o.size > v.idx),"
     " (SELECT s.origin FROM feed s WHERE s.id = r.source),"
     " (SELECT s.origin FROM feed s WHERE s.id = v.feed)"
 )
@@ -163,16 +165,17 @@ class Affairs:
 class Queries:
     """The reading half of a transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, standpoint: Standpoint) -> None:
         self._connection = connection
+        self.standpoint = standpoint
 
-    def record(self, forum: str, record: str, version: int, own: FeedId) -> RecordRow | None:
-        """One record by name, newest version if ``version`` is 0. Where two federations have a forum of that id, one's own wins."""
+    def record(self, name: RecordName, version: int, own: FeedId) -> RecordRow | None:
+        """One record by name, newest version if ``version`` is 0."""
         row = self._connection.execute(
             f"SELECT {_COLUMNS} FROM record r JOIN feed f ON f.id = r.feed"
             " JOIN version v ON v.rid = r.rid AND v.version = CASE WHEN ? = 0 THEN r.version ELSE ? END"
-            " WHERE f.forum = ? AND r.ulid = ? ORDER BY f.federation = ? DESC, r.source, f.epoch DESC LIMIT 1",
-            (version, version, forum, record, own.federation),
+            " WHERE f.forum = ? AND f.federation = ? AND r.ulid = ? ORDER BY r.source, f.epoch DESC LIMIT 1",
+            (version, version, name.forum, name.federation or own.federation, name.record),
         ).fetchone()
         return None if row is None else _row(row)
 
@@ -188,7 +191,7 @@ class Queries:
     def records(
         self,
         *,
-        forum: str,
+        forum: tuple[str, str] | None,
         where: Filter,
         order: str,
         descending: bool,
@@ -197,14 +200,15 @@ class Queries:
         retracted: bool,
         own: FeedId,
     ) -> list[RecordRow]:
-        """A page of records. ``after`` is the order value and the ``rid`` of the last one of the page before: inserts in
-        between move nothing. What waits for a review, or was turned down, is listed for its author (``own``) only, unless asked for.
+        """A page of records, of all forums or one (federation and id). ``after`` is the order value and the ``rid`` of the last one of
+        the page before: inserts in between move nothing. What waits for a review, or was turned down, is listed for its author (``own``)
+        only, unless asked for.
         """
         key = _ORDER[order]
-        clauses, values = _where(where)
-        if forum:
-            clauses.append("f.forum = ?")
-            values.append(forum)
+        clauses, values = _where(where, self.standpoint)
+        if forum is not None:
+            clauses.append("f.federation = ? AND f.forum = ?")
+            values.extend(forum)
         if not retracted and not any(term.field == "state" for term in where.terms):
             clauses.append("r.state <> ? AND (r.state NOT IN (?, ?) OR f.origin = ?)")
             values.extend([records_pb2.RECORD_STATE_RETRACTED, records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED])
@@ -222,7 +226,7 @@ class Queries:
 
     def search(self, match: str, where: Filter, offset: int, limit: int) -> list[RecordRow]:
         """Hits of an FTS5 expression, best first."""
-        clauses, values = _where(where)
+        clauses, values = _where(where, self.standpoint)
         clauses.append("r.state IN (?, ?)")
         values.extend([records_pb2.RECORD_STATE_PUBLISHED, records_pb2.RECORD_STATE_QUEUED])
         rows = self._connection.execute(
@@ -238,7 +242,7 @@ class Queries:
             "SELECT seq, rid, version, type, time FROM event WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
         ).fetchall()
         found: list[ArrivalRow] = []
-        clauses, values = _where(where)
+        clauses, values = _where(where, self.standpoint)
         for sequence, rid, version, kind, time in rows:
             row = self._connection.execute(
                 f"SELECT {_COLUMNS} FROM record r JOIN feed f ON f.id = r.feed JOIN version v ON v.rid = r.rid AND v.version = ?"
@@ -253,26 +257,41 @@ class Queries:
         """The newest sequence number; 0 if nothing has arrived."""
         return int(self._connection.execute("SELECT IFNULL(MAX(seq), 0) FROM event").fetchone()[0])
 
-    def forum_feeds(self, forum: str) -> list[FeedId]:
-        """Feeds of a forum id, newest epoch first."""
-        rows = self._connection.execute("SELECT origin FROM feed WHERE forum = ? ORDER BY epoch DESC, federation", (forum,))
+    def forum_feeds(self, federation: str, forum: str) -> list[FeedId]:
+        """Feeds of a forum, newest epoch first."""
+        rows = self._connection.execute(
+            "SELECT origin FROM feed WHERE forum = ? AND federation = ? ORDER BY epoch DESC", (forum, federation)
+        )
         return [FeedId.parse(origin) for (origin,) in rows]
 
     def member(self, feed: FeedId) -> MemberRow:
         """What is known of a member besides the state of its feed."""
         row = self._connection.execute(
-            "SELECT IFNULL(m.state, 0), IFNULL(m.category, 0), IFNULL((SELECT MAX(size) FROM observation o WHERE o.feed = f.id), 0),"
+            "SELECT IFNULL(m.state, 0), IFNULL(m.category, 0), IFNULL((SELECT MAX(o.size) FROM observation o"
+            " JOIN feed s ON s.id = o.observer AND s.federation IN (f.federation, ?) WHERE o.feed = f.id), 0),"
             " IFNULL(p.data, x''), (SELECT COUNT(*) FROM record r WHERE r.feed = f.id AND r.state = ?),"
             " IFNULL((SELECT body FROM entry e WHERE e.pos = (f.id << 40) + f.size - 1), x'')"
-            " FROM feed f LEFT JOIN member m ON m.feed = f.id LEFT JOIN profile p ON p.feed = f.id WHERE f.origin = ?",
-            (records_pb2.RECORD_STATE_PUBLISHED, feed.origin),
+            " FROM feed f LEFT JOIN profile p ON p.feed = f.id"
+            " LEFT JOIN (member m JOIN feed ms ON ms.id = m.simpul) ON m.feed = f.id AND ms.federation IN (f.federation, ?)"
+            " WHERE f.origin = ? ORDER BY ms.federation = ? DESC LIMIT 1",
+            (
+                self.standpoint.federation,
+                records_pb2.RECORD_STATE_PUBLISHED,
+                self.standpoint.federation,
+                feed.origin,
+                self.standpoint.federation,
+            ),
         ).fetchone()
         return MemberRow(*(row or (0, 0, 0, b"", 0, b"")))
 
     def membership(self, feed: FeedId) -> int:
-        """``MembershipState`` of a feed, 0 if the simpul never spoke of it."""
+        """``MembershipState`` of a feed in this store's own federation, 0 if its simpul never spoke of it. What simpuls of other
+        federations say does not count here.
+        """
         row = self._connection.execute(
-            "SELECT m.state FROM member m JOIN feed f ON f.id = m.feed WHERE f.origin = ?", (feed.origin,)
+            "SELECT m.state FROM member m JOIN feed f ON f.id = m.feed JOIN feed s ON s.id = m.simpul"
+            " WHERE f.origin = ? AND s.federation = ? ORDER BY s.epoch DESC LIMIT 1",
+            (feed.origin, self.standpoint.federation or feed.federation),
         ).fetchone()
         return 0 if row is None else int(row[0])
 
@@ -301,9 +320,24 @@ class Queries:
         return {FeedId.parse(origin): time for origin, time in rows}
 
     def members(self) -> list[tuple[FeedId, int]]:
-        """Feeds that the simpul spoke of, with their ``MembershipState``."""
-        rows = self._connection.execute("SELECT f.origin, m.state FROM member m JOIN feed f ON f.id = m.feed ORDER BY f.origin")
+        """Feeds that the simpul of this store's own federation spoke of, with their ``MembershipState``."""
+        rows = self._connection.execute(
+            "SELECT f.origin, m.state FROM member m JOIN feed f ON f.id = m.feed JOIN feed s ON s.id = m.simpul"
+            " WHERE s.federation = CASE WHEN ? = '' THEN f.federation ELSE ? END ORDER BY f.origin",
+            (self.standpoint.federation, self.standpoint.federation),
+        )
         return [(FeedId.parse(origin), state) for origin, state in rows]
+
+    def foreign_simpuls(self) -> list[tuple[FeedId, int]]:
+        """Simpuls of other federations that the own one's simpul spoke of, with their ``MembershipState``."""
+        return [(feed, state) for feed, state in self.members() if self.standpoint.is_foreign(feed)]
+
+    def count_records(self, federation: str, state: int) -> int:
+        """Records of a federation in a ``RecordState``."""
+        row = self._connection.execute(
+            "SELECT COUNT(*) FROM record r JOIN feed f ON f.id = r.feed WHERE f.federation = ? AND r.state = ?", (federation, state)
+        ).fetchone()
+        return int(row[0])
 
     def witnesses(self, simpul: FeedId) -> list[FeedId]:
         """Who may confirm what this simpul says: its active full members. Associates and newcomers that nobody admitted do not count."""
@@ -322,11 +356,11 @@ class Queries:
         rows = self._connection.execute(
             "SELECT f.origin FROM (SELECT e.feed AS feed, MAX(e.idx) AS idx FROM authority_entry e JOIN feed w ON w.id = e.feed"
             " WHERE e.held < ? AND e.idx < w.signed_size GROUP BY e.feed) n"
-            " JOIN member m ON m.feed = n.feed AND m.state = ? JOIN feed f ON f.id = n.feed AND f.quarantine = ''"
-            " JOIN feed s ON s.id = m.simpul AND s.origin = ? WHERE n.idx >="
+            " JOIN feed s ON s.origin = ? JOIN member m ON m.feed = n.feed AND m.simpul = s.id AND m.state = ?"
+            " JOIN feed f ON f.id = n.feed AND f.quarantine = '' WHERE n.idx >="
             " (SELECT IFNULL(MAX(o.size), 0) FROM observation o WHERE o.feed = n.feed AND o.observer = s.id AND o.idx < ?)"
             " ORDER BY f.origin",
-            (held_before, entry_pb2.MEMBERSHIP_STATE_ACTIVE, simpul.origin, size),
+            (held_before, simpul.origin, entry_pb2.MEMBERSHIP_STATE_ACTIVE, size),
         )
         return [FeedId.parse(origin) for (origin,) in rows]
 
@@ -355,14 +389,15 @@ class Queries:
         ).fetchone()
         return None if row[0] is None else (int(row[0]), int(row[1]))
 
-    def membership_index(self, feed: FeedId) -> int:
-        """Where in the simpul's feed the genesis of a member's feed is named.
+    def membership_index(self, feed: FeedId, simpul: FeedId) -> int:
+        """Where in a simpul's feed the genesis of a member's feed is named.
 
         Raises:
             NotFoundError: ``NOT_A_MEMBER``.
         """
         row = self._connection.execute(
-            "SELECT a.idx FROM admission a JOIN feed f ON f.id = a.feed WHERE f.origin = ?", (feed.origin,)
+            "SELECT a.idx FROM admission a JOIN feed f ON f.id = a.feed JOIN feed s ON s.id = a.simpul WHERE f.origin = ? AND s.origin = ?",
+            (feed.origin, simpul.origin),
         ).fetchone()
         if row is None:
             raise NotFoundError(Reason.NOT_A_MEMBER, f"the simpul has not spoken of {feed}", feed=feed)
@@ -520,7 +555,7 @@ class Queries:
         return [] if found == ["ok"] else found
 
 
-def _where(where: Filter) -> tuple[list[str], list[Any]]:
+def _where(where: Filter, standpoint: Standpoint) -> tuple[list[str], list[Any]]:
     clauses: list[str] = []
     values: list[Any] = []
     for term in where.terms:
@@ -528,8 +563,14 @@ def _where(where: Filter) -> tuple[list[str], list[Any]]:
             clauses.append(f"{_TIMES[term.field]} {term.operator} ?")
         elif term.field in _ENUMS:
             clauses.append(f"{_ENUMS[term.field]} = ?")
+        elif term.field == "federation":
+            clauses.append("f.federation = ?")
         elif term.field == "forum":
-            clauses.append("f.forum = ?")
+            federation, forum = parse_member_name(str(term.value))
+            # A bare id means a forum of one's own federation; where there is no such federation, a forum of any.
+            clauses.append("f.federation = IFNULL(NULLIF(?, ''), f.federation) AND f.forum = ?")
+            values.extend((federation or standpoint.federation, forum))
+            continue
         else:
             clauses.append("EXISTS (SELECT 1 FROM term t WHERE t.field = ? AND t.value = ? AND t.rid = r.rid)")
             values.append(term.field)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiosqlite
 
 from kad_node.store.transaction import SqliteTransaction
+from kad_protocol.audience import Standpoint
 from kad_protocol.errors import KadError, PreconditionError, Reason, StorageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_MIGRATIONS = ("0001_first.sql", "0002_view.sql", "0003_witnessed.sql", "0004_authority.sql", "0005_epochs.sql")
+_MIGRATIONS = (
+    "0001_first.sql",
+    "0002_view.sql",
+    "0003_witnessed.sql",
+    "0004_authority.sql",
+    "0005_epochs.sql",
+    "0006_bridge.sql",
+)
 #: The schema that this version writes; a file with a larger one is refused, one with a smaller one is migrated.
 SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -63,8 +71,9 @@ def _connect(path: Path) -> Callable[[], sqlite3.Connection]:
 class SqliteStore:
     """A store in one file. Make it with ``open``; close it with ``close``."""
 
-    def __init__(self, path: Path, prepare_commit: Callable[[SqliteTransaction], bool]) -> None:
+    def __init__(self, path: Path, prepare_commit: Callable[[SqliteTransaction], bool], standpoint: Standpoint | None = None) -> None:
         self.path = path
+        self.standpoint = standpoint or Standpoint()
         self._prepare_commit = prepare_commit
         self._writer = _Connection(_connect(path), 64)
         self._readers = [_Connection(_connect(path), 64) for _ in range(_READERS)]
@@ -75,19 +84,22 @@ class SqliteStore:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, prepare_commit: Callable[[SqliteTransaction], bool] = lambda _: False) -> SqliteStore:
+    async def open(
+        cls, path: Path, prepare_commit: Callable[[SqliteTransaction], bool] = lambda _: False, standpoint: Standpoint | None = None
+    ) -> SqliteStore:
         """Open or create the file and bring its schema up to date.
 
         Args:
             path: the database file; its folder exists.
             prepare_commit: runs at the end of every group, in its transaction, before the commit. True means that it has more
                 to do and wants another transaction soon.
+            standpoint: whose store it is; by default nobody's, to whom all federations are alike.
 
         Raises:
             PreconditionError: ``HOME_NEWER_VERSION``.
             StorageError: ``STORE_CORRUPT``, ``STORE_FULL``, ``STORE_UNAVAILABLE``.
         """
-        store = cls(path, prepare_commit)
+        store = cls(path, prepare_commit, standpoint)
         try:
             await store._writer
             await store._writer.run(_set_up)
@@ -129,7 +141,7 @@ class SqliteStore:
             raise StorageError(Reason.SHUTTING_DOWN, "the store is closed")
         reader = await self._free.get()
         try:
-            return await reader.run(lambda connection: _in_snapshot(connection, function))
+            return await reader.run(lambda connection: _in_snapshot(connection, function, self.standpoint))
         except sqlite3.Error as error:
             raise _storage_error(error, self.path) from error
         finally:
@@ -180,7 +192,7 @@ class SqliteStore:
         results: list[tuple[bool, Any]] = []
         connection.execute("BEGIN IMMEDIATE")
         try:
-            tx = SqliteTransaction(connection)
+            tx = SqliteTransaction(connection, self.standpoint)
             for function, _ in group:
                 connection.execute("SAVEPOINT unit")
                 try:
@@ -205,8 +217,10 @@ class SqliteStore:
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[SqliteTransaction]:
-    """A store for a moment, in a file that is gone afterwards: to build feeds up and judge them without keeping anything."""
+def scratch(federation: str = "") -> Iterator[SqliteTransaction]:
+    """A store for a moment, in a file that is gone afterwards: to build feeds up and judge them without keeping anything, as a member of
+    that federation would.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="kad-") as folder,
         contextlib.closing(_connect(Path(folder) / "scratch.sqlite3")()) as connection,
@@ -215,7 +229,7 @@ def scratch() -> Iterator[SqliteTransaction]:
         # Nothing here has to outlive the process.
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
-        yield SqliteTransaction(connection)
+        yield SqliteTransaction(connection, Standpoint(federation))
 
 
 def _settle(group: list[tuple[Any, asyncio.Future[Any]]], results: list[tuple[bool, Any]]) -> None:
@@ -231,10 +245,10 @@ def _settle(group: list[tuple[Any, asyncio.Future[Any]]], results: list[tuple[bo
             future.exception()
 
 
-def _in_snapshot(connection: sqlite3.Connection, function: Callable[[SqliteTransaction], T]) -> T:
+def _in_snapshot(connection: sqlite3.Connection, function: Callable[[SqliteTransaction], T], standpoint: Standpoint) -> T:
     connection.execute("BEGIN")
     try:
-        return function(SqliteTransaction(connection))
+        return function(SqliteTransaction(connection, standpoint))
     finally:
         connection.execute("ROLLBACK")
 

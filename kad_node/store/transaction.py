@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kad_node import stems
 from kad_node.store.queries import Affairs, Queries
 from kad_protocol import content as contents
+from kad_protocol.audience import Standpoint
 from kad_protocol.entry import parse_entry, time_of
 from kad_protocol.errors import Reason, StorageError
 from kad_protocol.fold import Problem, RecordHead
@@ -61,11 +62,14 @@ class _Tiles:
         )
 
 
+_SHOWN = (records_pb2.RECORD_STATE_PUBLISHED, records_pb2.RECORD_STATE_CONTENT_MISSING, records_pb2.RECORD_STATE_WITHHELD)
+
+
 class SqliteTransaction(Queries):
     """See ``LogTransaction`` and ``FoldTransaction`` for what the methods promise."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: sqlite3.Connection, standpoint: Standpoint | None = None) -> None:
+        super().__init__(connection, standpoint or Standpoint())
         #: Feeds whose signed size changed or that are new; told to listeners after the commit.
         self.touched: set[FeedId] = set()
         #: A member's standing changed in this transaction.
@@ -244,19 +248,44 @@ class SqliteTransaction(Queries):
         return None if row[0] is None else RecordHead(row[0], row[1], row[2] == records_pb2.RECORD_STATE_RETRACTED)
 
     def put_version(
-        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+        self,
+        feed: FeedId,
+        index: int,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        *,
+        withheld: bool = False,
     ) -> None:
-        self._put_version(feed, index, version, time, content, 0)
+        self._put_version(feed, index, version, time, content, 0, withheld=withheld)
 
     def put_hosted_version(
-        self, owner: FeedId, simpul: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None
+        self,
+        owner: FeedId,
+        simpul: FeedId,
+        index: int,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        *,
+        withheld: bool = False,
     ) -> None:
-        self._put_version(owner, index, version, time, content, self._id(simpul))
+        self._put_version(owner, index, version, time, content, self._id(simpul), withheld=withheld)
 
     def _put_version(
-        self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None, source: int
+        self,
+        feed: FeedId,
+        index: int,
+        version: entry_pb2.RecordVersion,
+        time: int,
+        content: content_pb2.Content | None,
+        source: int,
+        *,
+        withheld: bool,
     ) -> None:
         state = records_pb2.RECORD_STATE_CONTENT_MISSING if content is None else records_pb2.RECORD_STATE_PUBLISHED
+        if withheld:
+            state = records_pb2.RECORD_STATE_WITHHELD
         if not source and self.waits_for_review(feed, version.kind):
             state = records_pb2.RECORD_STATE_SUBMITTED
         rid = self._save_version(feed, version, time, content, state, index=index, source=source)
@@ -396,6 +425,18 @@ class SqliteTransaction(Queries):
 
     # Authority.
 
+    def version_audience(self, feed: FeedId, record: str, version: int, simpul: FeedId | None = None) -> int:
+        # What an earlier epoch published is a record of the newest one.
+        for holder in dict.fromkeys((feed, self.heir(feed))):
+            row = self._connection.execute(
+                "SELECT v.audience FROM record r JOIN version v ON v.rid = r.rid AND v.version = ? AND v.idx IS NOT NULL"
+                " WHERE r.feed = ? AND r.ulid = ? AND r.source = ?",
+                (version, self._id(holder), record, self._source(simpul)),
+            ).fetchone()
+            if row is not None:
+                return int(row[0])
+        return 0
+
     def put_authority_entry(self, feed: FeedId, index: int) -> None:
         self._connection.execute(
             "INSERT OR IGNORE INTO authority_entry (feed, idx, held) VALUES (?, ?, ?)", (self._id(feed), index, micros_now())
@@ -413,6 +454,12 @@ class SqliteTransaction(Queries):
             "SELECT origin FROM feed WHERE judged < folded AND role = ? ORDER BY id", (entry_pb2.MEMBER_ROLE_SIMPUL,)
         )
         return [FeedId.parse(origin) for (origin,) in rows]
+
+    def recognised(self, simpul: FeedId) -> bool:
+        return self.membership(simpul) == entry_pb2.MEMBERSHIP_STATE_ACTIVE
+
+    def feed_count(self, federation: str) -> int:
+        return int(self._connection.execute("SELECT COUNT(*) FROM feed WHERE federation = ?", (federation,)).fetchone()[0])
 
     def judged(self, simpul: FeedId) -> int:
         row = self._connection.execute("SELECT judged FROM feed WHERE origin = ?", (simpul.origin,)).fetchone()
@@ -460,17 +507,17 @@ class SqliteTransaction(Queries):
         if found is None:
             return
         rid, state = found
-        if waits and state in (records_pb2.RECORD_STATE_PUBLISHED, records_pb2.RECORD_STATE_CONTENT_MISSING):
+        if waits and state in _SHOWN:
             self._set_state(rid, records_pb2.RECORD_STATE_SUBMITTED)
         elif not waits and state == records_pb2.RECORD_STATE_SUBMITTED:
-            self._reveal(rid)
+            self._reveal(feed, rid)
 
     def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> None:
         found = self._newest(feed, record, version)
         if found is None or found[1] not in (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED):
             return
         if approved:
-            self._reveal(found[0])
+            self._reveal(feed, found[0])
         else:
             self._set_state(found[0], records_pb2.RECORD_STATE_REJECTED)
             self._event(found[0], version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
@@ -489,16 +536,21 @@ class SqliteTransaction(Queries):
             "SELECT rid FROM record WHERE feed = ? AND state = ?", (self._id(feed), records_pb2.RECORD_STATE_SUBMITTED)
         ).fetchall()
         for (rid,) in rows:
-            self._reveal(rid)
+            self._reveal(feed, rid)
 
-    def _reveal(self, rid: int) -> None:
+    def _absent(self, feed: FeedId, audience: int) -> int:
+        """The state of a record without its content: it is still to come, or is for another federation only."""
+        withheld = self.standpoint.is_foreign(feed) and audience != content_pb2.AUDIENCE_PUBLIC
+        return records_pb2.RECORD_STATE_WITHHELD if withheld else records_pb2.RECORD_STATE_CONTENT_MISSING
+
+    def _reveal(self, feed: FeedId, rid: int) -> None:
         """A submission is shown to everybody from now on; without its content it waits for that as any other would."""
-        version, held = self._connection.execute(
-            "SELECT r.version, (SELECT LENGTH(e.content) FROM entry e WHERE e.pos = (IFNULL(v.feed, r.feed) << 40) + v.idx)"
+        version, audience, held = self._connection.execute(
+            "SELECT r.version, v.audience, (SELECT LENGTH(e.content) FROM entry e WHERE e.pos = (IFNULL(v.feed, r.feed) << 40) + v.idx)"
             " FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version WHERE r.rid = ?",
             (rid,),
         ).fetchone()
-        self._set_state(rid, records_pb2.RECORD_STATE_PUBLISHED if held else records_pb2.RECORD_STATE_CONTENT_MISSING)
+        self._set_state(rid, records_pb2.RECORD_STATE_PUBLISHED if held else self._absent(feed, audience))
         self._event(rid, version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
 
     def _set_state(self, rid: int, state: int) -> None:
@@ -588,7 +640,7 @@ class SqliteTransaction(Queries):
         if entry is None:
             raise StorageError(Reason.STORE_CORRUPT, f"{origin}: entry {index} does not read back", feed=origin)
         content = contents.parse_content(contents.split(stored.content)[1]) if stored.content else None
-        state = records_pb2.RECORD_STATE_CONTENT_MISSING if content is None else records_pb2.RECORD_STATE_PUBLISHED
+        state = self._absent(feed, entry.record_version.audience) if content is None else records_pb2.RECORD_STATE_PUBLISHED
         waiting = governance.submission(feed, record)
         if waiting is not None and waiting[0] == version:
             down = governance.turned_down(feed, record)

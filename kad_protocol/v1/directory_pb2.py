@@ -28,7 +28,7 @@ from kad_protocol.v1 import content_pb2 as kad_dot_v1_dot_content__pb2
 from kad_protocol.v1 import entry_pb2 as kad_dot_v1_dot_entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kad/v1/directory.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14kad/v1/content.proto\x1a\x12kad/v1/entry.proto\"\xea\x02\n\x05\x46orum\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66\x65\x65\x64\x18\x02 \x01(\t\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.kad.v1.MemberRole\x12+\n\nmembership\x18\x04 \x01(\x0e\x32\x17.kad.v1.MembershipState\x12(\n\x08\x63\x61tegory\x18\x05 \x01(\x0e\x32\x16.kad.v1.MemberCategory\x12%\n\x07profile\x18\x06 \x01(\x0b\x32\x14.kad.v1.ForumProfile\x12\x0c\n\x04size\x18\x07 \x01(\x04\x12\x0c\n\x04root\x18\x08 \x01(\x0c\x12\x15\n\robserved_size\x18\t \x01(\x04\x12\x14\n\x0crecord_count\x18\n \x01(\x04\x12\x33\n\x0flast_entry_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04self\x18\x0c \x01(\x08\x12\x19\n\x11quarantine_reason\x18\r \x01(\t\"*\n\x0fGetForumRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18P\"0\n\x10GetForumResponse\x12\x1c\n\x05\x66orum\x18\x01 \x01(\x0b\x32\r.kad.v1.Forum\"M\n\x11ListForumsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"L\n\x12ListForumsResponse\x12\x1d\n\x06\x66orums\x18\x01 \x03(\x0b\x32\r.kad.v1.Forum\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"p\n\x15PublishProfileRequest\x12-\n\x07profile\x18\x01 \x01(\x0b\x32\x14.kad.v1.ForumProfileB\x06\xbaH\x03\xc8\x01\x01\x12(\n\nrequest_id\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[!-~]{0,64}$\"6\n\x16PublishProfileResponse\x12\x1c\n\x05\x66orum\x18\x01 \x01(\x0b\x32\r.kad.v1.Forum2\xe7\x01\n\x10\x44irectoryService\x12=\n\x08GetForum\x12\x17.kad.v1.GetForumRequest\x1a\x18.kad.v1.GetForumResponse\x12\x43\n\nListForums\x12\x19.kad.v1.ListForumsRequest\x1a\x1a.kad.v1.ListForumsResponse\x12O\n\x0ePublishProfile\x12\x1d.kad.v1.PublishProfileRequest\x1a\x1e.kad.v1.PublishProfileResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kad/v1/directory.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14kad/v1/content.proto\x1a\x12kad/v1/entry.proto\"\xea\x02\n\x05\x46orum\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x66\x65\x65\x64\x18\x02 \x01(\t\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.kad.v1.MemberRole\x12+\n\nmembership\x18\x04 \x01(\x0e\x32\x17.kad.v1.MembershipState\x12(\n\x08\x63\x61tegory\x18\x05 \x01(\x0e\x32\x16.kad.v1.MemberCategory\x12%\n\x07profile\x18\x06 \x01(\x0b\x32\x14.kad.v1.ForumProfile\x12\x0c\n\x04size\x18\x07 \x01(\x04\x12\x0c\n\x04root\x18\x08 \x01(\x0c\x12\x15\n\robserved_size\x18\t \x01(\x04\x12\x14\n\x0crecord_count\x18\n \x01(\x04\x12\x33\n\x0flast_entry_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04self\x18\x0c \x01(\x08\x12\x19\n\x11quarantine_reason\x18\r \x01(\t\"+\n\x0fGetForumRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\"0\n\x10GetForumResponse\x12\x1c\n\x05\x66orum\x18\x01 \x01(\x0b\x32\r.kad.v1.Forum\"M\n\x11ListForumsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"L\n\x12ListForumsResponse\x12\x1d\n\x06\x66orums\x18\x01 \x03(\x0b\x32\r.kad.v1.Forum\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"p\n\x15PublishProfileRequest\x12-\n\x07profile\x18\x01 \x01(\x0b\x32\x14.kad.v1.ForumProfileB\x06\xbaH\x03\xc8\x01\x01\x12(\n\nrequest_id\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[!-~]{0,64}$\"6\n\x16PublishProfileResponse\x12\x1c\n\x05\x66orum\x18\x01 \x01(\x0b\x32\r.kad.v1.Forum2\xe7\x01\n\x10\x44irectoryService\x12=\n\x08GetForum\x12\x17.kad.v1.GetForumRequest\x1a\x18.kad.v1.GetForumResponse\x12\x43\n\nListForums\x12\x19.kad.v1.ListForumsRequest\x1a\x1a.kad.v1.ListForumsResponse\x12O\n\x0ePublishProfile\x12\x1d.kad.v1.PublishProfileRequest\x1a\x1e.kad.v1.PublishProfileResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\tid.kad.v1P\001Z\031id.kad/proto/kad/v1;kadv1'
   _globals['_GETFORUMREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_GETFORUMREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030P'
+  _globals['_GETFORUMREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
   _globals['_LISTFORUMSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTFORUMSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTFORUMSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -49,17 +49,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORUM']._serialized_start=139
   _globals['_FORUM']._serialized_end=501
   _globals['_GETFORUMREQUEST']._serialized_start=503
-  _globals['_GETFORUMREQUEST']._serialized_end=545
-  _globals['_GETFORUMRESPONSE']._serialized_start=547
-  _globals['_GETFORUMRESPONSE']._serialized_end=595
-  _globals['_LISTFORUMSREQUEST']._serialized_start=597
-  _globals['_LISTFORUMSREQUEST']._serialized_end=674
-  _globals['_LISTFORUMSRESPONSE']._serialized_start=676
-  _globals['_LISTFORUMSRESPONSE']._serialized_end=752
-  _globals['_PUBLISHPROFILEREQUEST']._serialized_start=754
-  _globals['_PUBLISHPROFILEREQUEST']._serialized_end=866
-  _globals['_PUBLISHPROFILERESPONSE']._serialized_start=868
-  _globals['_PUBLISHPROFILERESPONSE']._serialized_end=922
-  _globals['_DIRECTORYSERVICE']._serialized_start=925
-  _globals['_DIRECTORYSERVICE']._serialized_end=1156
+  _globals['_GETFORUMREQUEST']._serialized_end=546
+  _globals['_GETFORUMRESPONSE']._serialized_start=548
+  _globals['_GETFORUMRESPONSE']._serialized_end=596
+  _globals['_LISTFORUMSREQUEST']._serialized_start=598
+  _globals['_LISTFORUMSREQUEST']._serialized_end=675
+  _globals['_LISTFORUMSRESPONSE']._serialized_start=677
+  _globals['_LISTFORUMSRESPONSE']._serialized_end=753
+  _globals['_PUBLISHPROFILEREQUEST']._serialized_start=755
+  _globals['_PUBLISHPROFILEREQUEST']._serialized_end=867
+  _globals['_PUBLISHPROFILERESPONSE']._serialized_start=869
+  _globals['_PUBLISHPROFILERESPONSE']._serialized_end=923
+  _globals['_DIRECTORYSERVICE']._serialized_start=926
+  _globals['_DIRECTORYSERVICE']._serialized_end=1157
 # @@protoc_insertion_point(module_scope)

@@ -41,7 +41,7 @@ class Forum(google.protobuf.message.Message):
     SELF_FIELD_NUMBER: builtins.int
     QUARANTINE_REASON_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """"forums/{forum}", for example "forums/kartamantul"."""
+    """"forums/{forum}", for example "forums/kartamantul"; with "{federation}/" before it for a member of another federation."""
     feed: builtins.str
     """Origin of its current feed."""
     role: kad_protocol.v1.entry_pb2.MemberRole.ValueType
@@ -100,7 +100,7 @@ class GetForumRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """"forums/{forum}"."""
+    """"forums/{forum}" or "{federation}/forums/{forum}"."""
     def __init__(
         self,
         *,

@@ -38,6 +38,7 @@ class InvitationCode(google.protobuf.message.Message):
     FORUM_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     FEDERATION_FIELD_NUMBER: builtins.int
+    SIMPUL_OF_FIELD_NUMBER: builtins.int
     enrolment_address: builtins.str
     """Where to enrol, "host:port"."""
     authority_key_digest: builtins.bytes
@@ -50,6 +51,8 @@ class InvitationCode(google.protobuf.message.Message):
     """The forum that is invited, for example "kartamantul"."""
     federation: builtins.str
     """Name of the federation, for example "simpul-kabkota.kad.internal"."""
+    simpul_of: builtins.str
+    """For the simpul of another federation, which joins as a member: the name of that federation. Empty for a forum."""
     @property
     def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """From then on worthless."""
@@ -64,9 +67,10 @@ class InvitationCode(google.protobuf.message.Message):
         forum: builtins.str = ...,
         expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         federation: builtins.str = ...,
+        simpul_of: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["expire_time", b"expire_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["authority_key_digest", b"authority_key_digest", "enrolment_address", b"enrolment_address", "expire_time", b"expire_time", "federation", b"federation", "forum", b"forum", "invitation_id", b"invitation_id", "secret", b"secret"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["authority_key_digest", b"authority_key_digest", "enrolment_address", b"enrolment_address", "expire_time", b"expire_time", "federation", b"federation", "forum", b"forum", "invitation_id", b"invitation_id", "secret", b"secret", "simpul_of", b"simpul_of"]) -> None: ...
 
 Global___InvitationCode: typing_extensions.TypeAlias = InvitationCode
 
@@ -184,6 +188,7 @@ class EnrolResponse(google.protobuf.message.Message):
     SIMPUL_GENESIS_FIELD_NUMBER: builtins.int
     EXCHANGE_ADDRESS_FIELD_NUMBER: builtins.int
     FEDERATION_NAME_FIELD_NUMBER: builtins.int
+    CONSENT_FIELD_NUMBER: builtins.int
     certificate: builtins.bytes
     """The member's certificate, DER."""
     authority_certificate: builtins.bytes
@@ -196,6 +201,12 @@ class EnrolResponse(google.protobuf.message.Message):
     """Where to exchange, "host:port"."""
     federation_name: builtins.str
     """Display name of the federation."""
+    @property
+    def consent(self) -> kad_protocol.v1.entry_pb2.Consent:
+        """For the simpul of another federation: the word of the simpul that answers that it becomes a member there, as both do that are joined.
+        Needed where it was a member before and has left. Its binding names no channel key.
+        """
+
     def __init__(
         self,
         *,
@@ -205,8 +216,10 @@ class EnrolResponse(google.protobuf.message.Message):
         simpul_genesis: builtins.bytes = ...,
         exchange_address: builtins.str = ...,
         federation_name: builtins.str = ...,
+        consent: kad_protocol.v1.entry_pb2.Consent | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["authority_certificate", b"authority_certificate", "certificate", b"certificate", "exchange_address", b"exchange_address", "federation_name", b"federation_name", "simpul_feed", b"simpul_feed", "simpul_genesis", b"simpul_genesis"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["consent", b"consent"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["authority_certificate", b"authority_certificate", "certificate", b"certificate", "consent", b"consent", "exchange_address", b"exchange_address", "federation_name", b"federation_name", "simpul_feed", b"simpul_feed", "simpul_genesis", b"simpul_genesis"]) -> None: ...
 
 Global___EnrolResponse: typing_extensions.TypeAlias = EnrolResponse
 
@@ -479,10 +492,15 @@ class CreateInvitationRequest(google.protobuf.message.Message):
     FORUM_FIELD_NUMBER: builtins.int
     TIME_TO_LIVE_FIELD_NUMBER: builtins.int
     CATEGORY_FIELD_NUMBER: builtins.int
+    SIMPUL_OF_FIELD_NUMBER: builtins.int
     forum: builtins.str
     """The forum that is invited: 3 to 40 of a-z, 0-9 and "-", beginning with a letter."""
     category: kad_protocol.v1.entry_pb2.MemberCategory.ValueType
-    """What kind of member it becomes; full when unspecified."""
+    """What kind of member it becomes; full when unspecified. A simpul always becomes an associate."""
+    simpul_of: builtins.str
+    """To invite the simpul of another federation: the name of that federation, for example "simpul-provinsi.kad.internal". Only a
+    feed of that federation with the role of a simpul and the id in `forum` can use the invitation. Empty to invite a forum.
+    """
     @property
     def time_to_live(self) -> google.protobuf.duration_pb2.Duration:
         """How long it is valid: 1 minute to 30 days; 7 days when absent."""
@@ -493,9 +511,10 @@ class CreateInvitationRequest(google.protobuf.message.Message):
         forum: builtins.str = ...,
         time_to_live: google.protobuf.duration_pb2.Duration | None = ...,
         category: kad_protocol.v1.entry_pb2.MemberCategory.ValueType = ...,
+        simpul_of: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["time_to_live", b"time_to_live"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["category", b"category", "forum", b"forum", "time_to_live", b"time_to_live"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["category", b"category", "forum", b"forum", "simpul_of", b"simpul_of", "time_to_live", b"time_to_live"]) -> None: ...
 
 Global___CreateInvitationRequest: typing_extensions.TypeAlias = CreateInvitationRequest
 
@@ -536,10 +555,13 @@ class Invitation(google.protobuf.message.Message):
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     USE_TIME_FIELD_NUMBER: builtins.int
     REVOKE_TIME_FIELD_NUMBER: builtins.int
+    SIMPUL_OF_FIELD_NUMBER: builtins.int
     id: builtins.str
     """16 bytes in hexadecimal."""
     forum: builtins.str
     """The forum that is invited."""
+    simpul_of: builtins.str
+    """The federation whose simpul is invited; empty if a forum is."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was made."""
@@ -565,9 +587,10 @@ class Invitation(google.protobuf.message.Message):
         expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         use_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         revoke_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        simpul_of: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "revoke_time", b"revoke_time", "use_time", b"use_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "forum", b"forum", "id", b"id", "revoke_time", b"revoke_time", "use_time", b"use_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "forum", b"forum", "id", b"id", "revoke_time", b"revoke_time", "simpul_of", b"simpul_of", "use_time", b"use_time"]) -> None: ...
 
 Global___Invitation: typing_extensions.TypeAlias = Invitation
 

@@ -63,7 +63,8 @@ class EnrolmentServiceServicer(object):
 
     def Enrol(self, request, context):
         """Turns an invitation into membership and a first certificate. Safe to retry with the same feed and the same invitation.
-        Returns `PERMISSION_DENIED` (INVITATION_UNKNOWN, INVITATION_EXPIRED, INVITATION_USED, INVITATION_FOR_OTHER_FORUM),
+        Returns `PERMISSION_DENIED` (INVITATION_UNKNOWN, INVITATION_EXPIRED, INVITATION_USED, INVITATION_FOR_OTHER_FORUM,
+        INVITATION_FOR_SIMPUL),
         `INVALID_ARGUMENT` (CERTIFICATE_REQUEST_INVALID, SIGNATURE_INVALID, WEAK_KEY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -138,7 +138,8 @@ class EnrolmentServiceStub(typing.Generic[_EnrolmentServiceEnrolType, _Enrolment
 
     Enrol: _EnrolmentServiceEnrolType
     """Turns an invitation into membership and a first certificate. Safe to retry with the same feed and the same invitation.
-    Returns `PERMISSION_DENIED` (INVITATION_UNKNOWN, INVITATION_EXPIRED, INVITATION_USED, INVITATION_FOR_OTHER_FORUM),
+    Returns `PERMISSION_DENIED` (INVITATION_UNKNOWN, INVITATION_EXPIRED, INVITATION_USED, INVITATION_FOR_OTHER_FORUM,
+    INVITATION_FOR_SIMPUL),
     `INVALID_ARGUMENT` (CERTIFICATE_REQUEST_INVALID, SIGNATURE_INVALID, WEAK_KEY).
     """
 
@@ -189,7 +190,8 @@ class EnrolmentServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[kad_protocol.v1.enrolment_pb2.EnrolResponse, collections.abc.Awaitable[kad_protocol.v1.enrolment_pb2.EnrolResponse]]:
         """Turns an invitation into membership and a first certificate. Safe to retry with the same feed and the same invitation.
-        Returns `PERMISSION_DENIED` (INVITATION_UNKNOWN, INVITATION_EXPIRED, INVITATION_USED, INVITATION_FOR_OTHER_FORUM),
+        Returns `PERMISSION_DENIED` (INVITATION_UNKNOWN, INVITATION_EXPIRED, INVITATION_USED, INVITATION_FOR_OTHER_FORUM,
+        INVITATION_FOR_SIMPUL),
         `INVALID_ARGUMENT` (CERTIFICATE_REQUEST_INVALID, SIGNATURE_INVALID, WEAK_KEY).
         """
 

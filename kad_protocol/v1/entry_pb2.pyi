@@ -1267,9 +1267,17 @@ class Departure(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    SIMPUL_FIELD_NUMBER: builtins.int
+    simpul: builtins.str
+    """Origin of the feed of the simpul whose federation is left. Empty: that of the author's own federation. A simpul that is a
+    member of other federations names which of them it leaves; that one's simpul is then no member of its own federation either.
+    """
     def __init__(
         self,
+        *,
+        simpul: builtins.str = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["simpul", b"simpul"]) -> None: ...
 
 Global___Departure: typing_extensions.TypeAlias = Departure
 

@@ -284,6 +284,16 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The time in the simpul's log is far from this node's clock."""
     ERROR_REASON_CONSENT_MISSING: _ErrorReason.ValueType  # 127
     """A member that had left is said to be back, without its own word."""
+    ERROR_REASON_FOREIGN_MEMBER: _ErrorReason.ValueType  # 128
+    """The caller belongs to another federation: it may exchange, and nothing else."""
+    ERROR_REASON_FOREIGN_WORD: _ErrorReason.ValueType  # 129
+    """The simpul of another federation spoke about a member that is not its own."""
+    ERROR_REASON_FOREIGN_FEEDS_LIMIT: _ErrorReason.ValueType  # 130
+    """Another federation has more feeds than this node takes of one."""
+    ERROR_REASON_INVITATION_FOR_SIMPUL: _ErrorReason.ValueType  # 131
+    """A simpul's invitation in the hands of a forum, a forum's in the hands of a simpul, or one for the simpul of another federation."""
+    ERROR_REASON_BRIDGE_UNKNOWN: _ErrorReason.ValueType  # 132
+    """This simpul is not joined with that federation."""
     ERROR_REASON_KEY_USED_ELSEWHERE: _ErrorReason.ValueType  # 140
     """This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
 
@@ -548,6 +558,16 @@ ERROR_REASON_LOG_TIME_WRONG: ErrorReason.ValueType  # 126
 """The time in the simpul's log is far from this node's clock."""
 ERROR_REASON_CONSENT_MISSING: ErrorReason.ValueType  # 127
 """A member that had left is said to be back, without its own word."""
+ERROR_REASON_FOREIGN_MEMBER: ErrorReason.ValueType  # 128
+"""The caller belongs to another federation: it may exchange, and nothing else."""
+ERROR_REASON_FOREIGN_WORD: ErrorReason.ValueType  # 129
+"""The simpul of another federation spoke about a member that is not its own."""
+ERROR_REASON_FOREIGN_FEEDS_LIMIT: ErrorReason.ValueType  # 130
+"""Another federation has more feeds than this node takes of one."""
+ERROR_REASON_INVITATION_FOR_SIMPUL: ErrorReason.ValueType  # 131
+"""A simpul's invitation in the hands of a forum, a forum's in the hands of a simpul, or one for the simpul of another federation."""
+ERROR_REASON_BRIDGE_UNKNOWN: ErrorReason.ValueType  # 132
+"""This simpul is not joined with that federation."""
 ERROR_REASON_KEY_USED_ELSEWHERE: ErrorReason.ValueType  # 140
 """This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

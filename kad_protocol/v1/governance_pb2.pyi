@@ -659,7 +659,7 @@ class EndorseCandidateRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """For example "forums/lintasjogja"."""
+    """For example "forums/lintasjogja", or "simpul-provinsi.kad.internal/forums/simpul-provinsi" for the simpul of another federation."""
     def __init__(
         self,
         *,

@@ -467,7 +467,7 @@ class Peer(google.protobuf.message.Message):
     RECEIVED_FIELD_NUMBER: builtins.int
     CLOCK_SKEW_MS_FIELD_NUMBER: builtins.int
     forum: builtins.str
-    """Its forum."""
+    """Its forum, with "{federation}/forums/" before it if it is of another federation."""
     address: builtins.str
     """"host:port" that is dialled; empty if the peer dialled us."""
     state: Global___PeerState.ValueType
@@ -737,7 +737,7 @@ class RemovePeerRequest(google.protobuf.message.Message):
 
     FORUM_FIELD_NUMBER: builtins.int
     forum: builtins.str
-    """Its forum."""
+    """Its forum, with "{federation}/forums/" before it if it is of another federation."""
     def __init__(
         self,
         *,
@@ -766,6 +766,11 @@ class ExportFeedsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FORUMS_FIELD_NUMBER: builtins.int
+    FEDERATION_FIELD_NUMBER: builtins.int
+    federation: builtins.str
+    """For whom the file is: a federation. Contents that are not for its members are left out; their entries are not, so the file
+    verifies. Empty: for this node's own federation.
+    """
     @property
     def forums(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Forums, or none for all."""
@@ -774,8 +779,9 @@ class ExportFeedsRequest(google.protobuf.message.Message):
         self,
         *,
         forums: collections.abc.Iterable[builtins.str] | None = ...,
+        federation: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["forums", b"forums"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["federation", b"federation", "forums", b"forums"]) -> None: ...
 
 Global___ExportFeedsRequest: typing_extensions.TypeAlias = ExportFeedsRequest
 

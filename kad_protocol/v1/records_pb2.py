@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kad_protocol.v1 import content_pb2 as kad_dot_v1_dot_content__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14kad/v1/records.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14kad/v1/content.proto\"\xb4\x03\n\x06Record\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12 \n\x04kind\x18\x03 \x01(\x0e\x32\x12.kad.v1.RecordKind\x12\"\n\x08\x61udience\x18\x04 \x01(\x0e\x32\x10.kad.v1.Audience\x12\"\n\x05state\x18\x05 \x01(\x0e\x32\x13.kad.v1.RecordState\x12 \n\x07\x63ontent\x18\x06 \x01(\x0b\x32\x0f.kad.v1.Content\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x66\x65\x65\x64\x18\t \x01(\t\x12\x12\n\x05index\x18\n \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bobservation\x18\x0b \x01(\x04H\x01\x88\x01\x01\x12\x19\n\x11retraction_reason\x18\x0c \x01(\t\x12\x16\n\x0elatest_version\x18\r \x01(\r\x12\x14\n\x0cpublished_by\x18\x0e \x01(\tB\x08\n\x06_indexB\x0e\n\x0c_observation\"\xc7\x01\n\x13\x43reateRecordRequest\x12\x17\n\x06parent\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12(\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x0f.kad.v1.ContentB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x08\x61udience\x18\x03 \x01(\x0e\x32\x10.kad.v1.AudienceB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\nrequest_id\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[!-~]{0,64}$\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"Y\n\x14\x43reateRecordResponse\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\x12!\n\x08warnings\x18\x02 \x03(\x0b\x32\x0f.kad.v1.Warning\"-\n\x07Warning\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"p\n\x19\x42\x61tchCreateRecordsRequest\x12\x17\n\x06parent\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12:\n\x08requests\x18\x02 \x03(\x0b\x32\x1b.kad.v1.CreateRecordRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x04\"=\n\x1a\x42\x61tchCreateRecordsResponse\x12\x1f\n\x07records\x18\x01 \x03(\x0b\x32\x0e.kad.v1.Record\"<\n\x10GetRecordRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x0f\n\x07version\x18\x02 \x01(\r\"3\n\x11GetRecordResponse\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\"\xb4\x01\n\x12ListRecordsRequest\x12\x17\n\x06parent\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x06\x66ilter\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x19\n\x08order_by\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x16\n\x0eshow_retracted\x18\x06 \x01(\x08\"O\n\x13ListRecordsResponse\x12\x1f\n\x07records\x18\x01 \x03(\x0b\x32\x0e.kad.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x19ListRecordVersionsRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"V\n\x1aListRecordVersionsResponse\x12\x1f\n\x07records\x18\x01 \x03(\x0b\x32\x0e.kad.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x14SearchRecordsRequest\x12\x19\n\x05query\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x18\n\x06\x66ilter\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"Q\n\x15SearchRecordsResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.kad.v1.SearchHit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\tSearchHit\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\x12\x0f\n\x07snippet\x18\x02 \x01(\t\"\xe1\x01\n\x13ReviseRecordRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12(\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x0f.kad.v1.ContentB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x08\x61udience\x18\x03 \x01(\x0e\x32\x10.kad.v1.AudienceB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\r\x12(\n\nrequest_id\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[!-~]{0,64}$\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"Y\n\x14ReviseRecordResponse\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\x12!\n\x08warnings\x18\x02 \x03(\x0b\x32\x0f.kad.v1.Warning\"\x8f\x01\n\x14RetractRecordRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\x12\x18\n\x10\x65xpected_version\x18\x03 \x01(\r\x12(\n\nrequest_id\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[!-~]{0,64}$\"7\n\x15RetractRecordResponse\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\"c\n\x13WatchRecordsRequest\x12\x1e\n\x0cresume_token\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x12\n\nfrom_start\x18\x02 \x01(\x08\x12\x18\n\x06\x66ilter\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\"Q\n\x14WatchRecordsResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.kad.v1.RecordEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\x85\x01\n\x0bRecordEvent\x12%\n\x04type\x18\x01 \x01(\x0e\x32\x17.kad.v1.RecordEventType\x12\x1e\n\x06record\x18\x02 \x01(\x0b\x32\x0e.kad.v1.Record\x12/\n\x0b\x61rrive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xd5\x01\n\x0bRecordState\x12\x1c\n\x18RECORD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13RECORD_STATE_QUEUED\x10\x01\x12\x1a\n\x16RECORD_STATE_PUBLISHED\x10\x02\x12\x1a\n\x16RECORD_STATE_RETRACTED\x10\x03\x12 \n\x1cRECORD_STATE_CONTENT_MISSING\x10\x04\x12\x1a\n\x16RECORD_STATE_SUBMITTED\x10\x05\x12\x19\n\x15RECORD_STATE_REJECTED\x10\x06*\xda\x01\n\x0fRecordEventType\x12!\n\x1dRECORD_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19RECORD_EVENT_TYPE_CREATED\x10\x01\x12\x1d\n\x19RECORD_EVENT_TYPE_REVISED\x10\x02\x12\x1f\n\x1bRECORD_EVENT_TYPE_RETRACTED\x10\x03\x12%\n!RECORD_EVENT_TYPE_CONTENT_ARRIVED\x10\x04\x12\x1e\n\x1aRECORD_EVENT_TYPE_REVIEWED\x10\x05\x32\xd3\x05\n\x0eRecordsService\x12I\n\x0c\x43reateRecord\x12\x1b.kad.v1.CreateRecordRequest\x1a\x1c.kad.v1.CreateRecordResponse\x12[\n\x12\x42\x61tchCreateRecords\x12!.kad.v1.BatchCreateRecordsRequest\x1a\".kad.v1.BatchCreateRecordsResponse\x12@\n\tGetRecord\x12\x18.kad.v1.GetRecordRequest\x1a\x19.kad.v1.GetRecordResponse\x12\x46\n\x0bListRecords\x12\x1a.kad.v1.ListRecordsRequest\x1a\x1b.kad.v1.ListRecordsResponse\x12[\n\x12ListRecordVersions\x12!.kad.v1.ListRecordVersionsRequest\x1a\".kad.v1.ListRecordVersionsResponse\x12L\n\rSearchRecords\x12\x1c.kad.v1.SearchRecordsRequest\x1a\x1d.kad.v1.SearchRecordsResponse\x12I\n\x0cReviseRecord\x12\x1b.kad.v1.ReviseRecordRequest\x1a\x1c.kad.v1.ReviseRecordResponse\x12L\n\rRetractRecord\x12\x1c.kad.v1.RetractRecordRequest\x1a\x1d.kad.v1.RetractRecordResponse\x12K\n\x0cWatchRecords\x12\x1b.kad.v1.WatchRecordsRequest\x1a\x1c.kad.v1.WatchRecordsResponse0\x01\x42(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14kad/v1/records.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14kad/v1/content.proto\"\xb4\x03\n\x06Record\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12 \n\x04kind\x18\x03 \x01(\x0e\x32\x12.kad.v1.RecordKind\x12\"\n\x08\x61udience\x18\x04 \x01(\x0e\x32\x10.kad.v1.Audience\x12\"\n\x05state\x18\x05 \x01(\x0e\x32\x13.kad.v1.RecordState\x12 \n\x07\x63ontent\x18\x06 \x01(\x0b\x32\x0f.kad.v1.Content\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x66\x65\x65\x64\x18\t \x01(\t\x12\x12\n\x05index\x18\n \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bobservation\x18\x0b \x01(\x04H\x01\x88\x01\x01\x12\x19\n\x11retraction_reason\x18\x0c \x01(\t\x12\x16\n\x0elatest_version\x18\r \x01(\r\x12\x14\n\x0cpublished_by\x18\x0e \x01(\tB\x08\n\x06_indexB\x0e\n\x0c_observation\"\xc7\x01\n\x13\x43reateRecordRequest\x12\x17\n\x06parent\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12(\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x0f.kad.v1.ContentB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x08\x61udience\x18\x03 \x01(\x0e\x32\x10.kad.v1.AudienceB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12(\n\nrequest_id\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[!-~]{0,64}$\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"Y\n\x14\x43reateRecordResponse\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\x12!\n\x08warnings\x18\x02 \x03(\x0b\x32\x0f.kad.v1.Warning\"-\n\x07Warning\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"p\n\x19\x42\x61tchCreateRecordsRequest\x12\x17\n\x06parent\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18P\x12:\n\x08requests\x18\x02 \x03(\x0b\x32\x1b.kad.v1.CreateRecordRequestB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x04\"=\n\x1a\x42\x61tchCreateRecordsResponse\x12\x1f\n\x07records\x18\x01 \x03(\x0b\x32\x0e.kad.v1.Record\"=\n\x10GetRecordRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf0\x01\x12\x0f\n\x07version\x18\x02 \x01(\r\"3\n\x11GetRecordResponse\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\"\xb5\x01\n\x12ListRecordsRequest\x12\x18\n\x06parent\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x06\x66ilter\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x19\n\x08order_by\x18\x05 \x01(\tB\x07\xbaH\x04r\x02\x18<\x12\x16\n\x0eshow_retracted\x18\x06 \x01(\x08\"O\n\x13ListRecordsResponse\x12\x1f\n\x07records\x18\x01 \x03(\x0b\x32\x0e.kad.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x19ListRecordVersionsRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf0\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"V\n\x1aListRecordVersionsResponse\x12\x1f\n\x07records\x18\x01 \x03(\x0b\x32\x0e.kad.v1.Record\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x14SearchRecordsRequest\x12\x19\n\x05query\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x18\n\x06\x66ilter\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"Q\n\x15SearchRecordsResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.kad.v1.SearchHit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\tSearchHit\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\x12\x0f\n\x07snippet\x18\x02 \x01(\t\"\xe2\x01\n\x13ReviseRecordRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf0\x01\x12(\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x0f.kad.v1.ContentB\x06\xbaH\x03\xc8\x01\x01\x12,\n\x08\x61udience\x18\x03 \x01(\x0e\x32\x10.kad.v1.AudienceB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\r\x12(\n\nrequest_id\x18\x05 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[!-~]{0,64}$\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"Y\n\x14ReviseRecordResponse\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\x12!\n\x08warnings\x18\x02 \x03(\x0b\x32\x0f.kad.v1.Warning\"\x90\x01\n\x14RetractRecordRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf0\x01\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\x12\x18\n\x10\x65xpected_version\x18\x03 \x01(\r\x12(\n\nrequest_id\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[!-~]{0,64}$\"7\n\x15RetractRecordResponse\x12\x1e\n\x06record\x18\x01 \x01(\x0b\x32\x0e.kad.v1.Record\"c\n\x13WatchRecordsRequest\x12\x1e\n\x0cresume_token\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x12\n\nfrom_start\x18\x02 \x01(\x08\x12\x18\n\x06\x66ilter\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\"Q\n\x14WatchRecordsResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.kad.v1.RecordEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\x85\x01\n\x0bRecordEvent\x12%\n\x04type\x18\x01 \x01(\x0e\x32\x17.kad.v1.RecordEventType\x12\x1e\n\x06record\x18\x02 \x01(\x0b\x32\x0e.kad.v1.Record\x12/\n\x0b\x61rrive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xf0\x01\n\x0bRecordState\x12\x1c\n\x18RECORD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13RECORD_STATE_QUEUED\x10\x01\x12\x1a\n\x16RECORD_STATE_PUBLISHED\x10\x02\x12\x1a\n\x16RECORD_STATE_RETRACTED\x10\x03\x12 \n\x1cRECORD_STATE_CONTENT_MISSING\x10\x04\x12\x1a\n\x16RECORD_STATE_SUBMITTED\x10\x05\x12\x19\n\x15RECORD_STATE_REJECTED\x10\x06\x12\x19\n\x15RECORD_STATE_WITHHELD\x10\x07*\xda\x01\n\x0fRecordEventType\x12!\n\x1dRECORD_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19RECORD_EVENT_TYPE_CREATED\x10\x01\x12\x1d\n\x19RECORD_EVENT_TYPE_REVISED\x10\x02\x12\x1f\n\x1bRECORD_EVENT_TYPE_RETRACTED\x10\x03\x12%\n!RECORD_EVENT_TYPE_CONTENT_ARRIVED\x10\x04\x12\x1e\n\x1aRECORD_EVENT_TYPE_REVIEWED\x10\x05\x32\xd3\x05\n\x0eRecordsService\x12I\n\x0c\x43reateRecord\x12\x1b.kad.v1.CreateRecordRequest\x1a\x1c.kad.v1.CreateRecordResponse\x12[\n\x12\x42\x61tchCreateRecords\x12!.kad.v1.BatchCreateRecordsRequest\x1a\".kad.v1.BatchCreateRecordsResponse\x12@\n\tGetRecord\x12\x18.kad.v1.GetRecordRequest\x1a\x19.kad.v1.GetRecordResponse\x12\x46\n\x0bListRecords\x12\x1a.kad.v1.ListRecordsRequest\x1a\x1b.kad.v1.ListRecordsResponse\x12[\n\x12ListRecordVersions\x12!.kad.v1.ListRecordVersionsRequest\x1a\".kad.v1.ListRecordVersionsResponse\x12L\n\rSearchRecords\x12\x1c.kad.v1.SearchRecordsRequest\x1a\x1d.kad.v1.SearchRecordsResponse\x12I\n\x0cReviseRecord\x12\x1b.kad.v1.ReviseRecordRequest\x1a\x1c.kad.v1.ReviseRecordResponse\x12L\n\rRetractRecord\x12\x1c.kad.v1.RetractRecordRequest\x1a\x1d.kad.v1.RetractRecordResponse\x12K\n\x0cWatchRecords\x12\x1b.kad.v1.WatchRecordsRequest\x1a\x1c.kad.v1.WatchRecordsResponse0\x01\x42(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,9 +48,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHCREATERECORDSREQUEST'].fields_by_name['requests']._loaded_options = None
   _globals['_BATCHCREATERECORDSREQUEST'].fields_by_name['requests']._serialized_options = b'\272H\010\222\001\005\010\001\020\200\004'
   _globals['_GETRECORDREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_GETRECORDREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030x'
+  _globals['_GETRECORDREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\360\001'
   _globals['_LISTRECORDSREQUEST'].fields_by_name['parent']._loaded_options = None
-  _globals['_LISTRECORDSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\004r\002\030P'
+  _globals['_LISTRECORDSREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTRECORDSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -60,7 +60,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRECORDSREQUEST'].fields_by_name['order_by']._loaded_options = None
   _globals['_LISTRECORDSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\004r\002\030<'
   _globals['_LISTRECORDVERSIONSREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_LISTRECORDVERSIONSREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030x'
+  _globals['_LISTRECORDVERSIONSREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\360\001'
   _globals['_LISTRECORDVERSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTRECORDVERSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTRECORDVERSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -74,7 +74,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHRECORDSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_SEARCHRECORDSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_REVISERECORDREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_REVISERECORDREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030x'
+  _globals['_REVISERECORDREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\360\001'
   _globals['_REVISERECORDREQUEST'].fields_by_name['content']._loaded_options = None
   _globals['_REVISERECORDREQUEST'].fields_by_name['content']._serialized_options = b'\272H\003\310\001\001'
   _globals['_REVISERECORDREQUEST'].fields_by_name['audience']._loaded_options = None
@@ -82,7 +82,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVISERECORDREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REVISERECORDREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\021r\0172\r^[!-~]{0,64}$'
   _globals['_RETRACTRECORDREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_RETRACTRECORDREQUEST'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030x'
+  _globals['_RETRACTRECORDREQUEST'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\360\001'
   _globals['_RETRACTRECORDREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_RETRACTRECORDREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\007r\005\020\001\030\320\017'
   _globals['_RETRACTRECORDREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -91,10 +91,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHRECORDSREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_WATCHRECORDSREQUEST'].fields_by_name['filter']._loaded_options = None
   _globals['_WATCHRECORDSREQUEST'].fields_by_name['filter']._serialized_options = b'\272H\005r\003\030\320\017'
-  _globals['_RECORDSTATE']._serialized_start=2775
-  _globals['_RECORDSTATE']._serialized_end=2988
-  _globals['_RECORDEVENTTYPE']._serialized_start=2991
-  _globals['_RECORDEVENTTYPE']._serialized_end=3209
+  _globals['_RECORDSTATE']._serialized_start=2780
+  _globals['_RECORDSTATE']._serialized_end=3020
+  _globals['_RECORDEVENTTYPE']._serialized_start=3023
+  _globals['_RECORDEVENTTYPE']._serialized_end=3241
   _globals['_RECORD']._serialized_start=117
   _globals['_RECORD']._serialized_end=553
   _globals['_CREATERECORDREQUEST']._serialized_start=556
@@ -108,37 +108,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHCREATERECORDSRESPONSE']._serialized_start=1009
   _globals['_BATCHCREATERECORDSRESPONSE']._serialized_end=1070
   _globals['_GETRECORDREQUEST']._serialized_start=1072
-  _globals['_GETRECORDREQUEST']._serialized_end=1132
-  _globals['_GETRECORDRESPONSE']._serialized_start=1134
-  _globals['_GETRECORDRESPONSE']._serialized_end=1185
-  _globals['_LISTRECORDSREQUEST']._serialized_start=1188
-  _globals['_LISTRECORDSREQUEST']._serialized_end=1368
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=1370
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=1449
-  _globals['_LISTRECORDVERSIONSREQUEST']._serialized_start=1451
-  _globals['_LISTRECORDVERSIONSREQUEST']._serialized_end=1561
-  _globals['_LISTRECORDVERSIONSRESPONSE']._serialized_start=1563
-  _globals['_LISTRECORDVERSIONSRESPONSE']._serialized_end=1649
-  _globals['_SEARCHRECORDSREQUEST']._serialized_start=1652
-  _globals['_SEARCHRECORDSREQUEST']._serialized_end=1785
-  _globals['_SEARCHRECORDSRESPONSE']._serialized_start=1787
-  _globals['_SEARCHRECORDSRESPONSE']._serialized_end=1868
-  _globals['_SEARCHHIT']._serialized_start=1870
-  _globals['_SEARCHHIT']._serialized_end=1930
-  _globals['_REVISERECORDREQUEST']._serialized_start=1933
-  _globals['_REVISERECORDREQUEST']._serialized_end=2158
-  _globals['_REVISERECORDRESPONSE']._serialized_start=2160
-  _globals['_REVISERECORDRESPONSE']._serialized_end=2249
-  _globals['_RETRACTRECORDREQUEST']._serialized_start=2252
-  _globals['_RETRACTRECORDREQUEST']._serialized_end=2395
-  _globals['_RETRACTRECORDRESPONSE']._serialized_start=2397
-  _globals['_RETRACTRECORDRESPONSE']._serialized_end=2452
-  _globals['_WATCHRECORDSREQUEST']._serialized_start=2454
-  _globals['_WATCHRECORDSREQUEST']._serialized_end=2553
-  _globals['_WATCHRECORDSRESPONSE']._serialized_start=2555
-  _globals['_WATCHRECORDSRESPONSE']._serialized_end=2636
-  _globals['_RECORDEVENT']._serialized_start=2639
-  _globals['_RECORDEVENT']._serialized_end=2772
-  _globals['_RECORDSSERVICE']._serialized_start=3212
-  _globals['_RECORDSSERVICE']._serialized_end=3935
+  _globals['_GETRECORDREQUEST']._serialized_end=1133
+  _globals['_GETRECORDRESPONSE']._serialized_start=1135
+  _globals['_GETRECORDRESPONSE']._serialized_end=1186
+  _globals['_LISTRECORDSREQUEST']._serialized_start=1189
+  _globals['_LISTRECORDSREQUEST']._serialized_end=1370
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=1372
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=1451
+  _globals['_LISTRECORDVERSIONSREQUEST']._serialized_start=1453
+  _globals['_LISTRECORDVERSIONSREQUEST']._serialized_end=1564
+  _globals['_LISTRECORDVERSIONSRESPONSE']._serialized_start=1566
+  _globals['_LISTRECORDVERSIONSRESPONSE']._serialized_end=1652
+  _globals['_SEARCHRECORDSREQUEST']._serialized_start=1655
+  _globals['_SEARCHRECORDSREQUEST']._serialized_end=1788
+  _globals['_SEARCHRECORDSRESPONSE']._serialized_start=1790
+  _globals['_SEARCHRECORDSRESPONSE']._serialized_end=1871
+  _globals['_SEARCHHIT']._serialized_start=1873
+  _globals['_SEARCHHIT']._serialized_end=1933
+  _globals['_REVISERECORDREQUEST']._serialized_start=1936
+  _globals['_REVISERECORDREQUEST']._serialized_end=2162
+  _globals['_REVISERECORDRESPONSE']._serialized_start=2164
+  _globals['_REVISERECORDRESPONSE']._serialized_end=2253
+  _globals['_RETRACTRECORDREQUEST']._serialized_start=2256
+  _globals['_RETRACTRECORDREQUEST']._serialized_end=2400
+  _globals['_RETRACTRECORDRESPONSE']._serialized_start=2402
+  _globals['_RETRACTRECORDRESPONSE']._serialized_end=2457
+  _globals['_WATCHRECORDSREQUEST']._serialized_start=2459
+  _globals['_WATCHRECORDSREQUEST']._serialized_end=2558
+  _globals['_WATCHRECORDSRESPONSE']._serialized_start=2560
+  _globals['_WATCHRECORDSRESPONSE']._serialized_end=2641
+  _globals['_RECORDEVENT']._serialized_start=2644
+  _globals['_RECORDEVENT']._serialized_end=2777
+  _globals['_RECORDSSERVICE']._serialized_start=3244
+  _globals['_RECORDSSERVICE']._serialized_end=3967
 # @@protoc_insertion_point(module_scope)

@@ -3,7 +3,7 @@
 isort:skip_file
 What forums publish, as a resource with a name: the API for programs.
 
-Names are "forums/{forum}/records/{record}". The rules of Google's AIPs hold for names, pages, filters, request ids and
+Names are "forums/{forum}/records/{record}", with "{federation}/" before that for records of another federation. The rules of Google's AIPs hold for names, pages, filters, request ids and
 errors; since `buf lint` asks for it, every method has a response message of its own that carries the resource.
 """
 
@@ -45,6 +45,10 @@ class _RecordStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """Its forum asked the simpul to review such records before others read them, and that has not happened yet."""
     RECORD_STATE_REJECTED: _RecordState.ValueType  # 6
     """Reviewed, and not let through."""
+    RECORD_STATE_WITHHELD: _RecordState.ValueType  # 7
+    """Its entry is here and verifies; what it says is for its own federation, which is another one than this node's, and does not
+    come here.
+    """
 
 class RecordState(_RecordState, metaclass=_RecordStateEnumTypeWrapper):
     """Where a record stands on this node."""
@@ -63,6 +67,10 @@ RECORD_STATE_SUBMITTED: RecordState.ValueType  # 5
 """Its forum asked the simpul to review such records before others read them, and that has not happened yet."""
 RECORD_STATE_REJECTED: RecordState.ValueType  # 6
 """Reviewed, and not let through."""
+RECORD_STATE_WITHHELD: RecordState.ValueType  # 7
+"""Its entry is here and verifies; what it says is for its own federation, which is another one than this node's, and does not
+come here.
+"""
 Global___RecordState: typing_extensions.TypeAlias = RecordState
 
 class _RecordEventType:
@@ -122,7 +130,10 @@ class Record(google.protobuf.message.Message):
     LATEST_VERSION_FIELD_NUMBER: builtins.int
     PUBLISHED_BY_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """"forums/{forum}/records/{record}", for example "forums/kartamantul/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B". Output only."""
+    """"forums/{forum}/records/{record}", for example "forums/kartamantul/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B"; a record of another
+    federation has that one's name before it: "simpul-provinsi.kad.internal/forums/appsi/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B".
+    Output only.
+    """
     version: builtins.int
     """Version shown here; counts from 1. Output only."""
     kind: kad_protocol.v1.content_pb2.RecordKind.ValueType
@@ -374,15 +385,16 @@ class ListRecordsRequest(google.protobuf.message.Message):
     ORDER_BY_FIELD_NUMBER: builtins.int
     SHOW_RETRACTED_FIELD_NUMBER: builtins.int
     parent: builtins.str
-    """"forums/{forum}", or "forums/-" (also when empty) for all forums."""
+    """"forums/{forum}", or "forums/-" (also when empty) for all forums; with a federation's name before it for another federation."""
     page_size: builtins.int
     """How many at the most, 1 to 1,000; 0 for 50. Fewer may come."""
     page_token: builtins.str
     """From the previous page; all other fields must be the same as then."""
     filter: builtins.str
     """A subset of AIP-160: comparisons joined by AND, for example
-    `kind = REGULATION AND region = "34.71" AND update_time >= "2026-01-01T00:00:00Z"`. Fields: forum, kind, region (also
-    matches what lies below it), sector, tag, state, audience with =; create_time, update_time, start_time, end_time with
+    `kind = REGULATION AND region = "34.71" AND update_time >= "2026-01-01T00:00:00Z"`. Fields: forum ("javapromo", or
+    "simpul-provinsi.kad.internal/forums/appsi" for one of another federation), federation, kind, region (also matches what lies
+    below it), sector, tag, state, audience with =; create_time, update_time, start_time, end_time with
     =, <, <=, >, >=.
     """
     order_by: builtins.str

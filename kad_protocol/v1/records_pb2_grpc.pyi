@@ -3,7 +3,7 @@
 isort:skip_file
 What forums publish, as a resource with a name: the API for programs.
 
-Names are "forums/{forum}/records/{record}". The rules of Google's AIPs hold for names, pages, filters, request ids and
+Names are "forums/{forum}/records/{record}", with "{federation}/" before that for records of another federation. The rules of Google's AIPs hold for names, pages, filters, request ids and
 errors; since `buf lint` asks for it, every method has a response message of its own that carries the resource.
 """
 

@@ -25,10 +25,12 @@ from kad_protocol.authority import FUNCTIONS, mode_of
 from kad_protocol.entry import new_entry
 from kad_protocol.errors import InvalidInputError, Reason
 from kad_protocol.names import FeedId, check_federation, check_forum
-from kad_protocol.v1 import content_pb2, enrolment_pb2, entry_pb2, governance_pb2, node_pb2, records_pb2
+from kad_protocol.v1 import bridge_pb2, content_pb2, enrolment_pb2, entry_pb2, governance_pb2, node_pb2, records_pb2
 from kad_simpul.acts import Acts
+from kad_simpul.bridge import Bridges
+from kad_simpul.cli import bridge as bridging
 from kad_simpul.config import SimpulConfig
-from kad_simpul.daemon import SimpulDaemon, enrolment_of, invitation_services
+from kad_simpul.daemon import SimpulDaemon, enrolment_of, invitation_services, load_authority
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -46,7 +48,8 @@ _STATEMENTS = [name for name, function in FUNCTIONS.items() if not function.asks
 def _services(server: grpc.aio.Server, node: Node, config: CommonConfig) -> list[str]:
     assert isinstance(config, SimpulConfig)  # noqa: S101 - the model of this program's homes
     node.acting = Acts(node, config.mode)
-    return invitation_services(server, node, enrolment_of(node.home, config))
+    bridges = Bridges(node, None, load_authority(node.home).certificate)
+    return invitation_services(server, node, enrolment_of(node.home, config), bridges)
 
 
 @click.group(
@@ -145,17 +148,28 @@ def _seconds(text: str) -> int:
 
 
 @_command(
-    "invite", _("Invite a forum: prints a text that it gives to `kad-node join`. Good once."), "kad-simpul invite kartamantul --expires 7d"
+    "invite",
+    _("Invite a forum: prints a text that it gives to `kad-node join`; or another simpul, which gives it to `kad-simpul join`. Good once."),
+    "kad-simpul invite kartamantul --expires 7d",
+    "kad-simpul invite simpul-provinsi --simpul-of simpul-provinsi.kad.internal",
 )
 @click.argument("forum")
 @click.option("--expires", default="7d", show_default=True, help=_("How long it is valid: minutes, hours or days, e.g. 30m, 12h, 7d."))
 @click.option("--associate", is_flag=True, help=_("As an associate member (university, company, donor): without a vote."))
+@click.option(
+    "--simpul-of",
+    default="",
+    metavar="FEDERATION",
+    help=_("It is the simpul of this other federation, and nobody else of it can use the invitation. A simpul is an associate member."),
+)
 @json_option
 @run
-async def invite(context: Context, forum: str, expires: str, associate: bool, as_json: bool) -> None:
+async def invite(context: Context, forum: str, expires: str, associate: bool, simpul_of: str, as_json: bool) -> None:
     """``kad-simpul invite``."""
     request = enrolment_pb2.CreateInvitationRequest(
-        forum=check_forum(forum), category=entry_pb2.MEMBER_CATEGORY_ASSOCIATE if associate else entry_pb2.MEMBER_CATEGORY_FULL
+        forum=check_forum(forum),
+        category=entry_pb2.MEMBER_CATEGORY_ASSOCIATE if associate or simpul_of else entry_pb2.MEMBER_CATEGORY_FULL,
+        simpul_of=check_federation(simpul_of) if simpul_of else "",
     )
     request.time_to_live.FromSeconds(_seconds(expires))
     async with context.client() as kad:
@@ -190,7 +204,8 @@ async def invitations(context: Context, revoked: str, as_json: bool) -> None:
         return
     for invitation in found:
         state = _("used") if invitation.HasField("use_time") else _("withdrawn") if invitation.HasField("revoke_time") else _("open")
-        out.print(f"{invitation.id}  {invitation.forum}  {state}  {_('until')} {show.moment(invitation.expire_time)}")
+        whom = f"{invitation.simpul_of}/forums/{invitation.forum}" if invitation.simpul_of else invitation.forum
+        out.print(f"{invitation.id}  {whom}  {state}  {_('until')} {show.moment(invitation.expire_time)}")
 
 
 @_command("status", _("How the simpul is doing."), "kad-simpul status", "kad-simpul status --json")
@@ -201,8 +216,9 @@ async def status(context: Context, as_json: bool) -> None:
     async with context.client() as kad:
         state = await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=_TIMEOUT)
         federation = (await kad.membership.GetFederation(governance_pb2.GetFederationRequest(), timeout=_TIMEOUT)).federation
+        bridges = (await kad.bridges.ListBridges(bridge_pb2.ListBridgesRequest(), timeout=_TIMEOUT)).bridges
     if as_json:
-        _print(state)
+        print_json(as_json_message(state) | {"bridges": [as_json_message(bridge) for bridge in bridges]})
         return
     show_status(context, state)
     decided = affairs.mode_name(federation.mode)
@@ -212,6 +228,8 @@ async def status(context: Context, as_json: bool) -> None:
                 decided=decided, configured=state.mode
             )
         )
+    for bridge in bridges:
+        out.print(bridging.bridge_line(bridge))
 
 
 @_command("doctor", _("Examine this home and say what to mend."), "kad-simpul doctor", "kad-simpul doctor --deep")
@@ -220,7 +238,9 @@ async def status(context: Context, as_json: bool) -> None:
 @run
 async def doctor(context: Context, deep: bool, as_json: bool) -> None:
     """``kad-simpul doctor``."""
-    examination.report(await examination.examine(context, deep=deep), as_json=as_json)
+    findings = await examination.examine(context, deep=deep)
+    findings.extend(await bridging.examine(context))
+    examination.report(findings, as_json=as_json)
 
 
 def _find_document(file: Any) -> tuple[document.Document, dict[str, Any]]:  # noqa: ANN401 - a file
@@ -386,6 +406,7 @@ async def issue(context: Context, function: str, file: Any, topics: str, regions
     )
 
 
+bridging.add_commands(app)
 affairs.add_reading(app, affairs.mandate_group(app, "kad-simpul"), "kad-simpul")
 #: What every member can do with what it holds; a simpul is one too.
 for _name in (

@@ -13,6 +13,7 @@ from kad_node.cli.common import Group, completion, json_option
 from kad_node.messages import _
 from kad_protocol.errors import InvalidInputError, Reason
 from kad_simpul.demo import run_demo
+from kad_simpul.demo_bridge import run_bridge_demo
 
 __all__ = ["app"]
 
@@ -49,9 +50,16 @@ def app() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help=_("Where to make the homes; kept afterwards. Default: a new temporary folder."),
 )
+@click.option(
+    "--two-simpuls",
+    is_flag=True,
+    help=_("Instead: an inter-district and an inter-provincial simpul, joined; what crosses, and what does not."),
+)
 @click.option("--lang", type=click.Choice(["id", "en"]), expose_value=False, hidden=True)
-def demo(once: bool, as_json: bool, mode: str, home: Path | None) -> None:
+def demo(once: bool, as_json: bool, mode: str, home: Path | None, two_simpuls: bool) -> None:
     """``kad demo``."""
+    if two_simpuls:
+        sys.exit(run_bridge_demo(once=once, as_json=as_json, folder=home))
     sys.exit(run_demo(once=once, as_json=as_json, mode=mode, folder=home))
 
 

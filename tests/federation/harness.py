@@ -120,16 +120,22 @@ class Member:
 class Federation:
     """A simpul and nodes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "simpul-uji") -> None:
         self.folder = folder
-        self.simpul = Member("kad_simpul", "simpul", folder / "simpul")
+        self.id = name
+        self.simpul = Member("kad_simpul", name, folder / "simpul")
         self.nodes: dict[str, Member] = {}
 
     async def found(self, mode: str = "networking", **more: str) -> None:
         # A port of its own for each test, since several run at once.
         port = random.SystemRandom().randrange(20_000, 55_000)
-        self.simpul.run("init", "--id", "simpul-uji", "--name", "Simpul Uji", "--address", f"127.0.0.1:{port}", "--mode", mode)
+        self.simpul.run("init", "--id", self.id, "--name", f"Simpul {self.id}", "--address", f"127.0.0.1:{port}", "--mode", mode)
         await self.simpul.start(**more)
+
+    @property
+    def name(self) -> str:
+        """Of the federation."""
+        return f"{self.id}.kad.internal"
 
     def invite(self, forum: str, *more: str) -> str:
         return self.simpul.run("invite", forum, *more).strip()
@@ -146,6 +152,23 @@ class Federation:
             if member.process is not None:
                 member.process.kill()
                 await asyncio.to_thread(member.process.wait)
+
+
+async def cheat(simpul: Member, trick: str, **more: str) -> None:
+    """Put the hostile one in the place of the honest one."""
+    await simpul.stop()
+    log = (simpul.home.path / "log.jsonl").open("ab")
+    with log:
+        simpul.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.federation.hostile_simpul", "--home", str(simpul.home.path), trick],
+            stdout=log,
+            stderr=log,
+            env=environment(**more),
+        )
+    process = simpul.process
+    await until(lambda: process.poll() is not None or simpul.home.running().get("pid") == process.pid, "the hostile simpul starts")
+    if process.poll() is not None:
+        raise FailedError(simpul.log())
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> Any:

@@ -4,6 +4,8 @@
 ``overreach``      publishes in a forum's name without any mandate, its own check bypassed
 ``admit``          admits a forum that nobody endorsed, suspends one that nobody suspended
 ``deaf:FORUM``     takes the entries of a forum and never observes them
+``annex``          as the member of another federation: admits and suspends forums of that one, says more of them than there is,
+                   and counts endless members of its own
 ``misquote:FORUM`` observes another root of a forum's feed than the forum has signed
 ``ahead``          writes an entry whose time is a day ahead, so that every vote and every mandate would end a day early
 ``amnesia``        forgets that it has to hear its own head first: a restored copy goes on as if nothing had been
@@ -16,6 +18,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kad_node import config as configuration
 from kad_node.fence import FenceState
@@ -31,6 +34,9 @@ from kad_protocol.v1 import content_pb2, entry_pb2
 from kad_simpul.config import SimpulConfig
 from kad_simpul.daemon import SimpulDaemon
 from kad_simpul.steward import Steward
+
+if TYPE_CHECKING:
+    from kad_protocol.store import FeedState
 
 
 class Hostile(SimpulDaemon):
@@ -59,7 +65,7 @@ class Hostile(SimpulDaemon):
             self.node.before_seal = before_seal
         elif self.trick.startswith("misquote:"):
             self.node.before_seal = lambda tx: self._misquote(tx, self.trick.removeprefix("misquote:"))
-        elif self.trick in ("overreach", "admit", "ahead"):
+        elif self.trick in ("overreach", "admit", "ahead", "annex"):
             self._more_tasks.append(asyncio.create_task(self._cheat()))
 
     def _misquote(self, tx: SqliteTransaction, forum: str) -> None:
@@ -73,9 +79,39 @@ class Hostile(SimpulDaemon):
     async def _cheat(self) -> None:
         while self.node.fence.state is not FenceState.OPEN:  # noqa: ASYNC110 - the fence has no event
             await asyncio.sleep(0.05)
+        if self.trick == "annex":
+            while not await self.node.store.read(self._foreign_forums):  # noqa: ASYNC110 - it may take a while until they are known
+                await asyncio.sleep(0.05)
         await self.node.store.write(self._write)
 
+    def _foreign_forums(self, tx: SqliteTransaction) -> list[FeedState]:
+        forums = [state for state in tx.feeds() if state.feed.federation != self.own.federation]
+        return [state for state in forums if state.role == entry_pb2.MEMBER_ROLE_FORUM and state.size]
+
+    def _annex(self, tx: SqliteTransaction) -> None:
+        for victim in self._foreign_forums(tx):
+            for state in (entry_pb2.MEMBERSHIP_STATE_ACTIVE, entry_pb2.MEMBERSHIP_STATE_SUSPENDED, entry_pb2.MEMBERSHIP_STATE_LEFT):
+                entry = new_entry(micros_now())
+                entry.membership.feed, entry.membership.genesis, entry.membership.state = victim.feed.origin, victim.genesis, state
+                feeds.append(tx, self.own, [Draft(entry)])
+            puppet = new_entry(micros_now())
+            puppet.membership.feed = FeedId(victim.feed.federation, "boneka").origin
+            puppet.membership.genesis, puppet.membership.state = bytes(range(32)), entry_pb2.MEMBERSHIP_STATE_ACTIVE
+            feeds.append(tx, self.own, [Draft(puppet)])
+        for number in range(40):
+            entry = new_entry(micros_now())
+            entry.membership.feed = FeedId(self.own.federation, f"boneka-{number}").origin
+            entry.membership.genesis, entry.membership.state = bytes([number] * 32), entry_pb2.MEMBERSHIP_STATE_ACTIVE
+            feeds.append(tx, self.own, [Draft(entry)])
+        for victim in self._foreign_forums(tx):
+            entry = new_entry(micros_now())
+            entry.observation.feed, entry.observation.size, entry.observation.root = victim.feed.origin, victim.size, bytes(32)
+            feeds.append(tx, self.own, [Draft(entry)])
+
     def _write(self, tx: SqliteTransaction) -> None:
+        if self.trick == "annex":
+            self._annex(tx)
+            return
         if self.trick == "ahead":
             entry = new_entry(micros_now() + 86_400 * 1_000_000)
             entry.census.digest = bytes(32)

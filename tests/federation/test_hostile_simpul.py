@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.federation.harness import PRACTICE, FailedError, Federation, Member, command, environment, until
+from tests.federation.harness import PRACTICE, Federation, Member, cheat, command, environment, until
 from tests.federation.test_authority import CHARTER, decide
 
 if TYPE_CHECKING:
@@ -25,23 +25,6 @@ async def federation(tmp_path: Path) -> AsyncIterator[Federation]:
         yield made
     finally:
         await made.close()
-
-
-async def cheat(simpul: Member, trick: str, **more: str) -> None:
-    """Put the hostile one in the place of the honest one."""
-    await simpul.stop()
-    log = (simpul.home.path / "log.jsonl").open("ab")
-    with log:
-        simpul.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.federation.hostile_simpul", "--home", str(simpul.home.path), trick],
-            stdout=log,
-            stderr=log,
-            env=environment(**more),
-        )
-    process = simpul.process
-    await until(lambda: process.poll() is not None or simpul.home.running().get("pid") == process.pid, "the hostile simpul starts")
-    if process.poll() is not None:
-        raise FailedError(simpul.log())
 
 
 def counted(member: Member) -> dict[str, int]:

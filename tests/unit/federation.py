@@ -39,15 +39,15 @@ def charter(version: int = 1, mode: int = SUBSIDIARITY, **more: Any) -> entry_pb
 class Federation:
     """Its time is ``now`` (microseconds); whatever is written is written then."""
 
-    def __init__(self, folder: Path, count: int = 4, mode: int = SUBSIDIARITY) -> None:
+    def __init__(self, folder: Path, count: int = 4, mode: int = SUBSIDIARITY, simpul: FeedId = SIMPUL) -> None:
         self.folder = folder
         self.now = START
         #: Where the log holds the word of members, and the time that they gave.
         self.settled: dict[int, int] = {}
-        self.simpul = Author(MemoryLog(), SIMPUL, role=entry_pb2.MEMBER_ROLE_SIMPUL)
+        self.simpul = Author(MemoryLog(), simpul, role=entry_pb2.MEMBER_ROLE_SIMPUL)
         #: Feeds that their owners gave up.
         self.former: list[Author] = []
-        self.forums = [Author(MemoryLog(), FeedId(SIMPUL.federation, f"forum-{n}")) for n in range(count)]
+        self.forums = [Author(MemoryLog(), FeedId(simpul.federation, f"forum-{n}")) for n in range(count)]
         entry = self.entry()
         entry.founding.mode = mode  # type: ignore[assignment]
         self.simpul.write([Draft(entry)])
@@ -103,9 +103,9 @@ class Federation:
         return self.finality(self.forums)
 
     def finality(self, witnesses: Sequence[Author], at: int | None = None, size: int = 0) -> int:
-        size = size or self.simpul.log.feed(SIMPUL).size
-        checkpoint = Checkpoint(SIMPUL.origin, size, merkle.root_at(self.simpul.log.tiles(SIMPUL), size))
-        note = self.simpul.log.feed(SIMPUL).checkpoint
+        size = size or self.simpul.log.feed(self.simpul.feed).size
+        checkpoint = Checkpoint(self.simpul.feed.origin, size, merkle.root_at(self.simpul.log.tiles(self.simpul.feed), size))
+        note = self.simpul.log.feed(self.simpul.feed).checkpoint
         lines = [
             "".join(
                 str(line) for line in cosign(checkpoint, (w.witness or w.keys).witness_signer(w.feed.origin), (at or self.now) // 1_000_000)
@@ -146,7 +146,7 @@ class Federation:
         kinds = [content_pb2.RECORD_KIND_AGENDA_ITEM] if function in ("publish-on-behalf", "curate") else []
         begin, end = more.pop("begin", self.now), more.pop("end", self.now + 30 * DAY)
         entry = self.entry()
-        values = {"id": new_record_id(), "delegate": SIMPUL.origin, "function": function, "kinds": kinds, **more}
+        values = {"id": new_record_id(), "delegate": self.simpul.feed.origin, "function": function, "kinds": kinds, **more}
         entry.mandate.CopyFrom(entry_pb2.Mandate(**values))
         entry.mandate.not_before.FromMicroseconds(begin)
         entry.mandate.not_after.FromMicroseconds(end)
@@ -196,7 +196,7 @@ class Federation:
     def node(self) -> SqliteLog:
         """A node that has everything and has judged it."""
         tx = SqliteLog(self.folder / f"{new_record_id()}.sqlite3")
-        feeds.pin(tx, SIMPUL, self.simpul.genesis)
+        feeds.pin(tx, self.simpul.feed, self.simpul.genesis)
         while self.bring(tx):
             pass
         return tx

@@ -378,3 +378,49 @@ def test_a_new_epoch_has_new_keys_a_new_code_and_a_certificate_of_its_own() -> N
     thief = Applicant(NEXT, MemberKeys.generate(1))
     assert reason_of(begun(fresh, binding=thief.binding())) is Reason.SIGNATURE_INVALID
     assert reason_of(begun(fresh, certificate_request=request_certificate(thief.key))) is Reason.CERTIFICATE_REQUEST_INVALID
+
+
+# The simpul of another federation.
+
+OTHER = "simpul-provinsi.kad.internal"
+SIMPUL = entry_pb2.MEMBER_ROLE_SIMPUL
+
+
+@pytest.fixture
+def for_simpul(shelf):
+    return ENROLMENT.invite(shelf, "simpul-provinsi", FULL, WEEK, NOW, OTHER)[0]
+
+
+def test_a_simpul_joins_with_its_own_feed_as_an_associate(shelf, for_simpul) -> None:
+    assert (decode(for_simpul).simpul_of, decode(for_simpul).federation) == (OTHER, FEDERATION)
+    applicant = Applicant(FeedId(OTHER, "simpul-provinsi"), role=SIMPUL)
+    application = ENROLMENT.redeem(shelf, applicant.apply(for_simpul), NOW)
+    assert application.feed == applicant.feed
+    assert application.category == entry_pb2.MEMBER_CATEGORY_ASSOCIATE
+
+
+@pytest.mark.parametrize(
+    "feed,role,error,reason",
+    [
+        (FeedId(OTHER, "simpul-provinsi"), entry_pb2.MEMBER_ROLE_FORUM, PermissionDeniedError, Reason.INVITATION_FOR_SIMPUL),
+        (FeedId("lain.kad.internal", "simpul-provinsi"), SIMPUL, InvalidInputError, Reason.GENESIS_MISMATCH),
+        (FeedId(FEDERATION, "simpul-provinsi"), SIMPUL, InvalidInputError, Reason.GENESIS_MISMATCH),
+        (FeedId(FEDERATION, "simpul-provinsi"), entry_pb2.MEMBER_ROLE_FORUM, InvalidInputError, Reason.GENESIS_MISMATCH),
+        (FeedId(OTHER, "appsi"), SIMPUL, PermissionDeniedError, Reason.INVITATION_FOR_OTHER_FORUM),
+        (FeedId(OTHER, "simpul-provinsi", 1), SIMPUL, InvalidInputError, Reason.GENESIS_MISMATCH),
+    ],
+)
+def test_nobody_else_of_that_federation_uses_its_invitation(shelf, for_simpul, feed, role, error, reason) -> None:
+    refused(error, reason, shelf, Applicant(feed, role=role).apply(for_simpul))
+
+
+def test_a_simpul_cannot_use_a_forums_invitation(shelf, text) -> None:
+    applicant = Applicant(FeedId(OTHER, "kartamantul"), role=SIMPUL)
+    refused(PermissionDeniedError, Reason.INVITATION_FOR_SIMPUL, shelf, applicant.apply(text))
+
+
+@pytest.mark.parametrize("federation", [FEDERATION, "Bukan Nama", "satu"])
+def test_only_the_simpul_of_another_federation_is_invited(shelf, federation) -> None:
+    with pytest.raises(InvalidInputError):
+        ENROLMENT.invite(shelf, "simpul-provinsi", FULL, WEEK, NOW, federation)
+    assert not shelf.values

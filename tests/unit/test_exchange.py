@@ -382,7 +382,7 @@ async def test_both_sides_of_a_fork_learn_of_it_and_so_does_a_third(members: lis
     await liar.publish(2)
     await twin.publish(5 if longer else 1)
     for source, copy in ((liar, one), (twin, two)):
-        batch = await source.replica.read(liar.feed, 0, 512, 1 << 20)
+        batch = await source.replica.read(copy.feed, liar.feed, 0, 512, 1 << 20)
         await copy.store.write(lambda tx, b=batch: feeds.extend(tx, b, b.checkpoint))
     wire = Wire(one, two)
 
@@ -423,7 +423,7 @@ async def test_what_its_own_author_cannot_continue_is_marked_until_it_does(membe
     """No proof of anything, but the node says so."""
     one, two, _ = members
     await two.publish(2)
-    good = await two.replica.read(two.feed, 0, 512, 1 << 20)
+    good = await two.replica.read(two.feed, two.feed, 0, 512, 1 << 20)
     assert good is not None
     bad = replication_pb2.Batch()
     bad.CopyFrom(good)

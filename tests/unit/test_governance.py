@@ -14,7 +14,7 @@ from kad_protocol import feed as feeds
 from kad_protocol import order
 from kad_protocol.errors import Reason
 from kad_protocol.feed import Draft
-from kad_protocol.names import FeedId, new_record_id
+from kad_protocol.names import FeedId, RecordName, new_record_id
 from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2, records_pb2
 from tests.unit.federation import ABSTAIN, DAY, NETWORKING, NO, SIMPUL, START, SUBSIDIARITY, YES, Federation, charter, dump, governance
 from tests.unit.feeds import Author, SqliteLog, draft
@@ -870,11 +870,24 @@ def test_a_withdrawal_in_a_forums_name_says_why_also_when_that_comes_late(fed: F
                         batch.ClearField("contents")
                     feeds.extend(tx, batch, batch.checkpoint)
                 order.advance(tx, 1000)
-        row = tx.record(forum.feed.forum, published.record, 0, SIMPUL)
+        row = tx.record(RecordName(forum.feed.forum, published.record), 0, SIMPUL)
         assert (row.state, row.retraction) == (records_pb2.RECORD_STATE_RETRACTED, "" if late else "Rapat dibatalkan")
         if late:
             assert reason(tx, SIMPUL, withdrawn) == Reason.CONTENT_MISSING
             feeds.supply_content(tx, SIMPUL, withdrawn, blob)
             order.content_arrived(tx, SIMPUL, withdrawn)
-            assert tx.record(forum.feed.forum, published.record, 0, SIMPUL).retraction == "Rapat dibatalkan"
+            assert tx.record(RecordName(forum.feed.forum, published.record), 0, SIMPUL).retraction == "Rapat dibatalkan"
             assert reason(tx, SIMPUL, withdrawn) is None
+
+
+def test_whoever_comes_late_finds_the_receipts_of_all_that_was_observed(fed: Federation) -> None:
+    """The log is there whole, and folded, before the feeds that it observes are known."""
+    places = {}
+    for forum in fed.forums:
+        fed.say(forum, draft("Praktik"))
+        fed.observe(forum)
+        places[forum.feed] = fed.simpul.log.feed(SIMPUL).size - 1
+    late = fed.node()
+    for feed, place in places.items():
+        assert late.observed(SIMPUL, feed) == 2
+        assert late.observations_around(SIMPUL, feed, 1, place + 1) == (place, place)

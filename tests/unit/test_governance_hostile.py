@@ -336,7 +336,7 @@ def test_whoever_comes_back_keeps_its_genesis_whatever_it_applies_with(fed: Fede
 
 def test_an_invitation_does_not_give_a_departed_member_other_keys(fed: Federation) -> None:
     leave(fed, fed.forums[0])
-    enrolment = EnrolmentServicer(SimpleNamespace(own=SIMPUL), None, None, None)  # type: ignore[arg-type]
+    enrolment = EnrolmentServicer(SimpleNamespace(own=SIMPUL), None, None, None, None)  # type: ignore[arg-type]
     with pytest.raises(KadError) as caught:
         enrolment._admit(fed.node(), Application(fed.forums[0].feed, bytes(32), FULL))
     assert caught.value.reason == Reason.GENESIS_MISMATCH

@@ -18,7 +18,7 @@ from kad_protocol.entry import key_set, new_entry
 from kad_protocol.errors import KadError, Reason
 from kad_protocol.feed import Draft
 from kad_protocol.keys import MemberKeys, RecoveryKeys
-from kad_protocol.names import FeedId, new_record_id
+from kad_protocol.names import FeedId, RecordName, new_record_id
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY, sign_statement
 from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2, records_pb2
@@ -110,7 +110,7 @@ def records(tx: SqliteLog) -> dict[str, tuple[str, int, int]]:
 def titles(tx: SqliteLog) -> dict[str, str]:
     found = {}
     for ulid, (_, _, state) in records(tx).items():
-        row = tx.record("forum-0", ulid, 0, SIMPUL)
+        row = tx.record(RecordName("forum-0", ulid), 0, SIMPUL)
         if row is not None and state == PUBLISHED:
             found[ulid] = contents.parse_content(contents.split(row.content)[1]).title
     return found
@@ -157,8 +157,8 @@ def test_what_a_thief_did_to_records_is_undone_and_the_rest_goes_on(fed: Federat
         false: ("e0", 1, RETRACTED),
     }
     assert titles(tx) == {record: f"Judul {record}" for record in (untouched, revised, withdrawn)}
-    assert tx.record("forum-0", false, 0, SIMPUL).retraction == "EPOCH_SUPERSEDED"  # type: ignore[union-attr]
-    assert tx.record("forum-0", gone, 0, SIMPUL).retraction == "Palsu"  # type: ignore[union-attr]
+    assert tx.record(RecordName("forum-0", false), 0, SIMPUL).retraction == "EPOCH_SUPERSEDED"  # type: ignore[union-attr]
+    assert tx.record(RecordName("forum-0", gone), 0, SIMPUL).retraction == "Palsu"  # type: ignore[union-attr]
     assert content_pb2.ForumProfile.FromString(tx.member(heir.feed).profile).name == "Sekber"
     assert {tx.problem(old.feed, index).reason for index in range(good, size(old))} == {Reason.EPOCH_SUPERSEDED}  # type: ignore[union-attr]
     assert tx.feed(old.feed).quarantine == Reason.EPOCH_SUPERSEDED  # type: ignore[union-attr]
@@ -173,7 +173,7 @@ def test_what_a_thief_did_to_records_is_undone_and_the_rest_goes_on(fed: Federat
     assert records(tx)[revised] == ("e1", 2, PUBLISHED)
     assert titles(tx)[revised] == "Versi dua"
     assert records(tx)[withdrawn] == ("e1", 1, RETRACTED)
-    first = tx.record("forum-0", revised, 1, SIMPUL)
+    first = tx.record(RecordName("forum-0", revised), 1, SIMPUL)
     assert first is not None
     assert (first.former, first.index) == (old.feed.origin, 2)
 
