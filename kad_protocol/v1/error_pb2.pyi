@@ -280,6 +280,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The simpul's log has had nothing new for hours."""
     ERROR_REASON_UNLAWFUL: _ErrorReason.ValueType  # 125
     """The simpul wrote what it may not; it has no effect."""
+    ERROR_REASON_HEAD_UNPROVEN: _ErrorReason.ValueType  # 150
+    """Somebody claims a longer feed of this node than is here, and brought nothing that bears it out."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -538,4 +540,6 @@ ERROR_REASON_LOG_STALE: ErrorReason.ValueType  # 124
 """The simpul's log has had nothing new for hours."""
 ERROR_REASON_UNLAWFUL: ErrorReason.ValueType  # 125
 """The simpul wrote what it may not; it has no effect."""
+ERROR_REASON_HEAD_UNPROVEN: ErrorReason.ValueType  # 150
+"""Somebody claims a longer feed of this node than is here, and brought nothing that bears it out."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason
