@@ -264,7 +264,7 @@ def add_reading(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
         for title in (_("mandate"), _("function"), _("scope"), _("until"), _("state")):
             table.add_column(title, overflow="fold")
         for item in found:
-            until = item.mandate.not_after.ToDatetime(datetime.UTC).date().isoformat()
+            until = show.day(item.mandate.not_after)
             table.add_row(item.name, item.mandate.function, _scope(item.mandate), until, _state("mandate", item.state))
         out.print(table)
         if not found:

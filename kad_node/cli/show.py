@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
-__all__ = ["agenda_table", "alarm_sentence", "evidence_line", "moment", "peer_line", "record_table", "show_record", "state_of"]
+__all__ = ["agenda_table", "alarm_sentence", "day", "evidence_line", "moment", "peer_line", "record_table", "show_record", "state_of"]
 
 _ZONE_NAMES = {"Asia/Jakarta": "WIB", "Asia/Pontianak": "WIB", "Asia/Makassar": "WITA", "Asia/Jayapura": "WIT"}
 #: From here on a title, a state and a name fit in one line.
@@ -30,13 +30,24 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "Mei", "Jun", "Jul", "Agu", "Sep", "Okt",
 
 
 def moment(time: Timestamp, zone: str = "") -> str:
-    """A time in its zone (this machine's, if none is given)."""
-    utc = time.ToDatetime(datetime.UTC)
-    local = utc.astimezone(ZoneInfo(zone)) if zone else utc.astimezone()
+    """A time in its zone (this machine's, if none is given); of one that no calendar knows its bare seconds since 1970."""
+    try:
+        utc = time.ToDatetime(datetime.UTC)
+        local = utc.astimezone(ZoneInfo(zone)) if zone else utc.astimezone()
+    except (ValueError, OverflowError, KeyError, OSError):
+        return _("{n} s after 1970").format(n=time.seconds)
     name = _ZONE_NAMES.get(zone, local.tzname() or "")
     if language() == "id":
         return f"{_DAYS[local.weekday()]}, {local.day} {_MONTHS[local.month - 1]} {local.year} {local:%H.%M} {name}".strip()
     return f"{local:%a %d %b %Y %H:%M} {name}".strip()
+
+
+def day(time: Timestamp) -> str:
+    """A date, for a narrow column."""
+    try:
+        return time.ToDatetime(datetime.UTC).date().isoformat()
+    except (ValueError, OverflowError):
+        return _("{n} s after 1970").format(n=time.seconds)
 
 
 def state_of(record: records_pb2.Record) -> str:
