@@ -17,7 +17,7 @@ from kad_protocol.channel import enrolment_channel
 from kad_protocol.errors import InvalidInputError, KadError, Reason, UnavailableError, VerificationError
 from kad_protocol.statement import CERTIFICATE_BINDING, sign_statement
 from kad_protocol.status import from_rpc_error
-from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc
+from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc, entry_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -125,11 +125,13 @@ async def enrol(code: enrolment_pb2.InvitationCode, feed: FeedId, signer: LogSig
         key, response.certificate, response.authority_certificate, response.exchange_address, feed, code.authority_key_digest
     )
     try:
-        simpul, _ = entry.parse_genesis(response.simpul_genesis)
+        simpul, genesis_of_simpul = entry.parse_genesis(response.simpul_genesis)
     except KadError as error:
         raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is not one") from error
     if simpul.origin != response.simpul_feed or simpul.federation != feed.federation:
         raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is of another federation")
+    if genesis_of_simpul.role != entry_pb2.MEMBER_ROLE_SIMPUL or simpul.forum == feed.forum:
+        raise VerificationError(Reason.GENESIS_MISMATCH, "what answers as the simpul has the genesis of a forum")
     return Enrolled(channel, simpul, merkle.leaf_hash(response.simpul_genesis), response.federation_name[:200])
 
 
