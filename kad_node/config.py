@@ -36,7 +36,7 @@ _KEY = re.compile(rf"{_NAMES}=")
 
 def _address(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if value and not (host and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):  # noqa: PLR2004 - ports
+    if value and not (re.fullmatch(r"[^\s\x00-\x1f]+", host) and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):  # noqa: PLR2004 - ports
         raise ValueError("an address is host:port")
     return value
 

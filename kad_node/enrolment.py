@@ -132,6 +132,8 @@ async def enrol(code: enrolment_pb2.InvitationCode, feed: FeedId, signer: LogSig
         raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is of another federation")
     if genesis_of_simpul.role != entry_pb2.MEMBER_ROLE_SIMPUL or simpul.forum == feed.forum:
         raise VerificationError(Reason.GENESIS_MISMATCH, "what answers as the simpul has the genesis of a forum")
+    if not channel.exchange_address:
+        raise InvalidInputError(Reason.INVALID_CONFIGURATION, "the simpul names no address at which it can be reached")
     return Enrolled(channel, simpul, merkle.leaf_hash(response.simpul_genesis), response.federation_name[:200])
 
 

@@ -94,6 +94,10 @@ async def test_members_hand_up_a_function_take_it_back_and_switch_the_mode(feder
         record = node.json("show", name)
         assert record["state"] == "RECORD_STATE_PUBLISHED"
         assert record["published_by"].startswith("simpul-uji")
+        assert record["act_final"] is True
+        for shown in (node.run("show", name, "--lang", "en"), node.run("list", "--lang", "en")):
+            assert "in its name" in shown
+            assert "not witnessed" not in shown
     # Nothing beyond it: another kind, another forum.
     agenda = dict(PRACTICE, kind="agenda-item", start="2027-03-01T09:00", end="2027-03-01T11:00", time_zone="WIB")
     for forum in ("forum-b", "forum-a"):

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kad_node import messages
 from kad_node.cli import affairs, show
 from kad_node.cli.common import as_json
-from kad_protocol.v1 import directory_pb2, entry_pb2, governance_pb2, node_pb2
+from kad_protocol.v1 import directory_pb2, entry_pb2, governance_pb2, node_pb2, records_pb2
 
 WHOLE_32 = st.integers(-(1 << 31), (1 << 31) - 1)
 WHOLE_64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -101,3 +102,30 @@ def test_an_impossible_time_is_shown_as_it_stands_and_the_rest_as_ever() -> None
     }
     assert "568971820800" in show.day(mandate.mandate.not_after)
     assert affairs._scope(mandate.mandate)
+
+
+@pytest.mark.parametrize("spoken, done, waiting", [("id", "atas namanya", "belum disaksikan"), ("en", "in its name", "not witnessed yet")])
+def test_what_the_simpul_published_is_shown_as_that(spoken: str, done: str, waiting: str) -> None:
+    messages.set_language([f"--lang={spoken}"], {})
+    try:
+        record = records_pb2.Record(state=records_pb2.RECORD_STATE_PUBLISHED, published_by="uji.kad.internal/forums/simpul-x/e0")
+        assert "simpul-x" in show.state_of(record)
+        assert done in show.state_of(record)
+        assert waiting in show.state_of(record)
+        record.act_final = True
+        assert done in show.state_of(record)
+        assert waiting not in show.state_of(record)
+    finally:
+        messages.set_language([], {})
+
+
+def test_what_signing_waits_for_is_said() -> None:
+    state = node_pb2.GetStatusResponse(append_state=node_pb2.APPEND_STATE_FENCED)
+    state.head_claims.add(forum="dua", size=1_000_000)
+    state.head_claims.add(forum="tiga", size=12, proved=True)
+    line = show.append_line(state)
+    assert "dua" in line
+    assert "1000000" in line
+    assert "tiga" in line
+    state.append_state = node_pb2.APPEND_STATE_OPEN
+    assert "dua" not in show.append_line(state)
