@@ -15,13 +15,13 @@ ARGS ?=
 
 .PHONY: help
 help: ## This list
-	@echo "make demo           a simpul and three forums on this machine, shown step by step"
+	@echo "make demo           a simpul and four forums on this machine, shown step by step"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !/^demo:/ { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- to use ---
 
 .PHONY: demo
-demo: .venv/.runtime ## a simpul and three forums on this machine, shown step by step
+demo: .venv/.runtime ## a simpul and four forums on this machine, shown step by step
 	@$(BIN)/kad demo $(ARGS)
 
 .PHONY: install

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from google.protobuf.message import DecodeError
 
-from kad_protocol import feed as feeds
 from kad_protocol.errors import InvalidInputError, KadError, Reason
 from kad_protocol.exchange import MAX_FRAME_BYTES
 from kad_protocol.names import FeedId
@@ -72,7 +71,7 @@ async def take(node: Node, frames: AsyncIterator[replication_pb2.Frame]) -> node
             targets[batch.feed] = batch.checkpoint or targets.get(batch.feed, b"")
             try:
                 FeedId.parse(batch.feed)
-                extended = await node.store.write(lambda tx, b=batch, t=targets[batch.feed]: feeds.extend(tx, b, t))  # type: ignore[misc]
+                extended = await node.store.write(lambda tx, b=batch, t=targets[batch.feed]: node.replica.extend(tx, b, t))  # type: ignore[misc]
                 response.imported += extended.added
                 response.known += len(batch.entries) - extended.added
             except KadError as error:

@@ -21,15 +21,18 @@ from kad_node import logs, systemd
 from kad_node.api import guard, servicers
 from kad_node.config import CommonConfig, NodeConfig
 from kad_node.enrolment import renew
+from kad_node.home import PATIENCE_SECONDS
 from kad_node.metrics import MetricsServer, NodeCollector
 from kad_node.node import Node
 from kad_node.peers import ChannelFiles, Peers
 from kad_node.service.affairs import Affairs
 from kad_node.service.directory import Directory
+from kad_node.service.keys import Keys
 from kad_node.service.records import Records
 from kad_node.service.status import Status
 from kad_node.service.transparency import Transparency
 from kad_node.vigil import Vigil
+from kad_protocol import keychain
 from kad_protocol.certificates import Authority, Trust, TrustAnchor, expiry, new_channel_key, renewal_due, request_certificate
 from kad_protocol.channel import ServerIdentity, server_options
 from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, Reason, UnavailableError
@@ -67,6 +70,7 @@ _SERVICES = {
     "transparency": transparency_pb2.DESCRIPTOR.services_by_name["TransparencyService"].full_name,
     "replication": replication_pb2.DESCRIPTOR.services_by_name["ReplicationService"].full_name,
     "node": node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name,
+    "keys": node_pb2.DESCRIPTOR.services_by_name["KeysService"].full_name,
     **{name: service.full_name for name, service in governance_pb2.DESCRIPTOR.services_by_name.items()},
 }
 _CERTIFICATE_CHECK_SECONDS = 600
@@ -126,6 +130,7 @@ def local_api(
     )
     add_services(server, node, None)
     node_pb2_grpc.add_NodeServiceServicer_to_server(servicers.NodeServicer(status), server)
+    node_pb2_grpc.add_KeysServiceServicer_to_server(servicers.KeysServicer(Keys(node)), server)
     names = [*_SERVICES.values(), *more(server)]
     if health_servicer is not None:
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -155,8 +160,8 @@ class Daemon(Generic[C]):
 
     @property
     def own(self) -> FeedId:
-        """One's own feed."""
-        return FeedId(self.config.federation, self.config.forum)
+        """One's own feed; its key epoch is known once the home is open."""
+        return self.node.own
 
     def simpul(self) -> FeedId | None:
         """The simpul whose word opens the fence."""
@@ -193,7 +198,7 @@ class Daemon(Generic[C]):
         Raises:
             KadError: it could not start.
         """
-        with self.home.lock():
+        with self.home.lock(PATIENCE_SECONDS):
             self._catch_signals()
             try:
                 await self._start()
@@ -217,12 +222,12 @@ class Daemon(Generic[C]):
         self._stopping.set()
 
     async def _start(self) -> None:
+        self.node = await Node.open(self.home, self.config, self.simpul())
         if await self._certificate_due():
             with suppress(KadError):
                 await self.renew_certificate()
-        self.node = await Node.open(self.home, self.config, self.simpul())
         channel = self._channel_files()
-        self.peers = Peers(self.node, channel, Trust(self.anchors()), lambda: self.config.limits)
+        self.peers = Peers(self.node, channel, Trust(self.anchors(), self.node.began_anew), lambda: self.config.limits)
         await self._listen(channel)
         self.peers.trust_changed = lambda: self._present(self.peers.channel)
         self.status = Status(self.node, self.peers, daemon=True, listen_address=self.addresses.get("members", ""))
@@ -242,7 +247,7 @@ class Daemon(Generic[C]):
         self._tasks = [
             asyncio.create_task(self._watch_certificate(), name="certificate"),
             asyncio.create_task(self._watchdog(), name="watchdog"),
-            asyncio.create_task(Vigil(self.node, self.peers.connected_since).run(), name="vigil"),
+            asyncio.create_task(Vigil(self.node, self.peers.connected_since, self.peers.begin_anew).run(), name="vigil"),
         ]
 
     def _channel_files(self) -> ChannelFiles | None:
@@ -380,8 +385,18 @@ class NodeDaemon(Daemon[NodeConfig]):
         if self.config.simpul is None:
             issue_own_certificate(self.home, self.own)
             return
-        keys = await asyncio.to_thread(self.home.member_keys, os.environ)
-        renewed = await renew(
-            self.config.simpul.enrolment_address, self.home.read("channel/authority.pem"), self.own, keys.log_signer(self.own.origin)
-        )
-        self.home.save_channel(renewed.key, renewed.certificate)
+        address, authority = self.config.simpul.enrolment_address, self.home.read("channel/authority.pem")
+        chain = await self.node.store.read(lambda tx: keychain.chain_of(tx, self.own))
+        sizes = [*(rotation.index + 1 for rotation in reversed(chain.rotations)), 1]
+        for size in sizes:
+            # The simpul may not have heard of a rotation yet, and without a certificate it never will: then the keys before it do.
+            keys = keychain.keys_after(chain, size)
+            try:
+                signer = await asyncio.to_thread(self.node.keyring.log_signer, keys)
+                renewed = await renew(address, authority, self.own, signer)
+            except KadError as error:
+                if size == sizes[-1] or error.reason not in (Reason.SIGNATURE_INVALID, Reason.KEY_ROTATION_INVALID):
+                    raise
+            else:
+                self.home.save_channel(renewed.key, renewed.certificate)
+                return

@@ -24,7 +24,7 @@ from kad_node.bundle import read_frames, write_frame
 from kad_node.store.sqlite import scratch
 from kad_protocol import feed as feeds
 from kad_protocol import merkle, order
-from kad_protocol.entry import log_keys_of, parse_entry
+from kad_protocol.entry import parse_entry
 from kad_protocol.errors import InvalidInputError, KadError, NotFoundError, Reason, VerificationError
 from kad_protocol.evidence import TYPE
 from kad_protocol.governance import Governance
@@ -214,13 +214,14 @@ def _omission(tx: SqliteTransaction, simpul: FeedId, member: FeedId, data: bytes
     others = [other for other in governance.members() if other.name in governance.full_members() and other.name != found.name]
     holders = {}
     for other in others:
-        try:
-            keys = log_keys_of(other.feed, other.witness_keys.SerializeToString())
-            moment = verify_cosignatures(Note.parse(data), keys).time
-        except VerificationError:
-            continue
-        if moment + lag < until:
-            holders[other.name] = moment
+        for keys in governance.any_witness_keys(FeedId.parse(other.feed)):
+            try:
+                moment = verify_cosignatures(Note.parse(data), keys).time
+            except VerificationError:
+                continue
+            if moment + lag < until:
+                holders[other.name] = moment
+            break
     if not holders or found.observed_size >= checkpoint.size:
         raise VerificationError(
             Reason.PROOF_INVALID,

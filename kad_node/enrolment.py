@@ -15,17 +15,18 @@ from kad_protocol import entry, merkle
 from kad_protocol.certificates import Trust, TrustAnchor, key_digest, new_channel_key, request_certificate
 from kad_protocol.channel import enrolment_channel
 from kad_protocol.errors import InvalidInputError, KadError, Reason, UnavailableError, VerificationError
-from kad_protocol.statement import CERTIFICATE_BINDING, sign_statement
+from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY_INQUIRY, sign_statement
 from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import enrolment_pb2, enrolment_pb2_grpc, entry_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from kad_protocol.keys import RecoveryKeys
     from kad_protocol.names import FeedId
     from kad_protocol.note import LogSigner
 
-__all__ = ["Enrolled", "Renewed", "enrol", "renew"]
+__all__ = ["Enrolled", "Renewed", "Standing", "enrol", "prepare_recovery", "recover", "renew"]
 
 _CALL_SECONDS = 20
 
@@ -50,6 +51,20 @@ class Enrolled:
     simpul_feed: FeedId
     #: Leaf hash of the simpul's genesis: what its feed is checked against from the first byte on.
     simpul_genesis: bytes
+    federation_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the simpul says of a feed that its owner wants to begin anew."""
+
+    feed: FeedId
+    observed_size: int
+    held_size: int
+    last_good_size: int
+    last_good_root: bytes
+    entries: list[bytes]
+    simpul: FeedId
     federation_name: str
 
 
@@ -121,20 +136,97 @@ async def enrol(code: enrolment_pb2.InvitationCode, feed: FeedId, signer: LogSig
             timeout=_CALL_SECONDS,
         ),
     )
-    channel = _checked(
-        key, response.certificate, response.authority_certificate, response.exchange_address, feed, code.authority_key_digest
-    )
-    try:
-        simpul, genesis_of_simpul = entry.parse_genesis(response.simpul_genesis)
-    except KadError as error:
-        raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is not one") from error
-    if simpul.origin != response.simpul_feed or simpul.federation != feed.federation:
-        raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is of another federation")
-    if genesis_of_simpul.role != entry_pb2.MEMBER_ROLE_SIMPUL or simpul.forum == feed.forum:
-        raise VerificationError(Reason.GENESIS_MISMATCH, "what answers as the simpul has the genesis of a forum")
+    return _enrolled(response, key, feed, code.authority_key_digest)
+
+
+def _enrolled(
+    response: enrolment_pb2.EnrolResponse | enrolment_pb2.RecoverFeedResponse, key: bytes, feed: FeedId, digest: bytes
+) -> Enrolled:
+    channel = _checked(key, response.certificate, response.authority_certificate, response.exchange_address, feed, digest)
+    simpul = _simpul(response.simpul_genesis, response.simpul_feed, feed.federation)
+    if simpul.forum == feed.forum:
+        raise VerificationError(Reason.GENESIS_MISMATCH, "what answers as the simpul bears this forum's own name")
     if not channel.exchange_address:
         raise InvalidInputError(Reason.INVALID_CONFIGURATION, "the simpul names no address at which it can be reached")
     return Enrolled(channel, simpul, merkle.leaf_hash(response.simpul_genesis), response.federation_name[:200])
+
+
+def _simpul(genesis: bytes, origin: str, federation: str) -> FeedId:
+    try:
+        simpul, of_simpul = entry.parse_genesis(genesis)
+    except KadError as error:
+        raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is not one") from error
+    if simpul.origin != origin or simpul.federation != federation:
+        raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is of another federation")
+    if of_simpul.role != entry_pb2.MEMBER_ROLE_SIMPUL:
+        raise VerificationError(Reason.GENESIS_MISMATCH, "what answers as the simpul has the genesis of a forum")
+    return simpul
+
+
+async def prepare_recovery(
+    address: str, digest: bytes, forum: str, recovery: RecoveryKeys, last_good_size: int = 0, after: int = 0
+) -> Standing:
+    """Ask what there is to recover; see ``EnrolmentService.PrepareRecovery``.
+
+    Raises:
+        KadError: what the simpul said, or that it could not be reached or believed.
+    """
+    signer = recovery.signer("recovery")
+    inquiry = enrolment_pb2.RecoveryInquiry(forum=forum, authority_key_digest=digest)
+    inquiry.time.GetCurrentTime()
+    payload = inquiry.SerializeToString()
+    ed25519, mldsa44 = sign_statement(signer, RECOVERY_INQUIRY, payload)
+    response = await _call(
+        address,
+        digest,
+        lambda stub: stub.PrepareRecovery(
+            enrolment_pb2.PrepareRecoveryRequest(
+                forum=forum,
+                recovery_keys=entry.key_set(signer.public),
+                inquiry=enrolment_pb2.Statement(payload=payload, ed25519_signature=ed25519, mldsa44_signature=mldsa44),
+                last_good_size=last_good_size,
+                after=after,
+            ),
+            timeout=_CALL_SECONDS,
+        ),
+    )
+    feed, genesis = entry.parse_genesis(response.genesis)
+    if feed.origin != response.feed or (feed.forum, feed.federation) != (forum, response.federation):
+        raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul answered with the feed of somebody else", feed=feed)
+    if genesis.recovery_digest != recovery.public_digest:
+        raise VerificationError(Reason.RECOVERY_INVALID, f"this is not the recovery code of {feed}", feed=feed)
+    return Standing(
+        feed=feed,
+        observed_size=response.observed_size,
+        held_size=response.held_size,
+        last_good_size=response.last_good_size,
+        last_good_root=response.last_good_root,
+        entries=list(response.entries),
+        simpul=_simpul(response.simpul_genesis, response.simpul_feed, feed.federation),
+        federation_name=response.federation_name[:200],
+    )
+
+
+async def recover(address: str, digest: bytes, recovery: entry_pb2.Recovery, genesis: bytes, signer: LogSigner) -> Enrolled:
+    """Begin the next epoch; see ``EnrolmentService.RecoverFeed``. May be repeated with the same recovery.
+
+    Raises:
+        KadError: what the simpul said, or that it could not be reached or believed.
+    """
+    feed, _ = entry.parse_genesis(genesis)
+    key = new_channel_key()
+    request = request_certificate(key)
+    response = await _call(
+        address,
+        digest,
+        lambda stub: stub.RecoverFeed(
+            enrolment_pb2.RecoverFeedRequest(
+                recovery=recovery, genesis=genesis, certificate_request=request, binding=_binding(signer, feed, request, digest)
+            ),
+            timeout=_CALL_SECONDS,
+        ),
+    )
+    return _enrolled(response, key, feed, digest)
 
 
 async def renew(address: str, authority_pem: bytes, feed: FeedId, signer: LogSigner) -> Renewed:

@@ -8,6 +8,9 @@ A number costs nothing, so it is believed as far as it is borne out. What this f
 before all of it is here, whoever showed it. A larger number without such a signature is a *claim*. It may be true: a home that was restored
 from before its last key rotation does not know the keys that signed it. So it holds the fence too, but for a bounded time, in which whoever
 claims it must deliver entries that verify. A claim that was not made good is dropped, once for each member, and does not count as heard.
+
+A feed that began anew (a later key epoch) is held besides until the simpul's log, as it lies here, says that it goes on with the one
+before: only then are the records that it may revise here.
 """
 
 from __future__ import annotations
@@ -56,10 +59,11 @@ class Fence:
     Args:
         shared: the feed was ever sent to anybody, by this store's own record.
         simpul: whose word alone is enough, if there is one.
+        held: the feed is of a later epoch, and the simpul's log has not said yet that it is.
         now: the clock.
     """
 
-    def __init__(self, *, shared: bool, simpul: FeedId | None, now: Callable[[], float] = clock.monotonic) -> None:
+    def __init__(self, *, shared: bool, simpul: FeedId | None, held: bool = False, now: Callable[[], float] = clock.monotonic) -> None:
         self._simpul = simpul
         self._now = now
         self._heard: set[tuple[str, str]] = set()
@@ -68,8 +72,10 @@ class Fence:
         #: Who made a claim and did not make it good.
         self._spent: set[tuple[str, str]] = set()
         self._first_claim: float | None = None
-        self._held = 0
-        self.state = FenceState.FENCED if shared else FenceState.OPEN
+        self._own_size = 0
+        self._shared = shared
+        self.held = held
+        self.state = FenceState.FENCED if shared or held else FenceState.OPEN
 
     def told(self, peer: FeedId, size: int, proved: int, own_size: int, others: int) -> bool:
         """A peer said that it holds ``size`` of our entries. True if that opened the fence.
@@ -107,9 +113,9 @@ class Fence:
 
     def settle(self, own_size: int, others: int) -> bool:
         """Look again after our own feed has grown, or time has passed. True if the fence is open now and was not before."""
-        if own_size > self._held:
+        if own_size > self._own_size:
             # Entries of our own have come back: whoever brings them is given time to bring the rest.
-            self._held, self._first_claim = own_size, None
+            self._own_size, self._first_claim = own_size, None
             for key, claim in list(self._claims.items()):
                 if claim.size <= own_size:
                     del self._claims[key]
@@ -118,10 +124,10 @@ class Fence:
                     claim.until = self._deadline()
         if self._proved is not None and self._proved.size <= own_size:
             self._proved = None
-        if self.state is not FenceState.FENCED or self._claims or self._proved is not None:
+        if self.state is not FenceState.FENCED or self.held or self._claims or self._proved is not None:
             return False
         by_simpul = self._simpul is not None and (self._simpul.federation, self._simpul.forum) in self._heard
-        if by_simpul or len(self._heard) >= max(1, min(2, others)):
+        if not self._shared or by_simpul or len(self._heard) >= max(1, min(2, others)):
             self.state = FenceState.OPEN
             return True
         return False
@@ -148,6 +154,11 @@ class Fence:
         if self._first_claim is None:
             self._first_claim = now
         return min(now + CLAIM_SECONDS, self._first_claim + _ALL_CLAIMS_SECONDS)
+
+    def release(self, own_size: int, others: int) -> bool:
+        """The simpul's log says that this feed goes on with the one before. True if that opened the fence."""
+        self.held = False
+        return self.settle(own_size, others)
 
     def forked(self) -> None:
         """Somebody holds a signed history of our feed that contradicts ours; only the operator can decide."""

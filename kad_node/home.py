@@ -4,7 +4,9 @@
 
     kad.toml                     configuration
     role                         "node" or "simpul"
-    keys/epoch-0.key             the member's secret (0600, sealed if there is a passphrase)
+    keys/epoch-<e>.key, epoch-<e>-<fingerprint>.key      the member's secrets, one more for each rotation (0600, sealed if there is a
+                                 passphrase); the feed says which of them signs
+    recovery.json                a recovery that was begun and is not finished
     channel/identity.pem, authority.pem                  its channel key and certificate, and who issued it
     authority/key.pem, certificate.pem                   its own authority: the simpul's, or that of a node without a simpul
     tokens/                      tokens of the local API
@@ -18,7 +20,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +30,15 @@ from platformdirs import user_data_path
 from kad_node.files import write_atomic
 from kad_node.tokens import Tokens
 from kad_protocol import keys as keyfiles
-from kad_protocol.errors import InvalidInputError, KadError, NotFoundError, PreconditionError, Reason
+from kad_protocol.errors import KadError, NotFoundError, PreconditionError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Home", "passphrase"]
+__all__ = ["PATIENCE_SECONDS", "Home", "passphrase"]
+
+#: How long a program waits for a home that a command holds for a moment.
+PATIENCE_SECONDS = 10.0
 
 
 def passphrase(environ: Mapping[str, str]) -> bytes | None:
@@ -113,24 +118,16 @@ class Home:
 
     # Keys.
 
-    def member_keys(self, environ: Mapping[str, str]) -> keyfiles.MemberKeys:
-        """The keys of the newest epoch.
+    def create_keys(self, environ: Mapping[str, str], epoch: int = 0) -> keyfiles.MemberKeys:
+        """The first keys of an epoch; those that are there already if an earlier start was interrupted.
 
         Raises:
             InvalidInputError: ``INVALID_PASSPHRASE``, ``INVALID_FILE``.
         """
-        numbers = {path: re.fullmatch(r"epoch-([0-9]+)\.key", path.name) for path in (self.path / "keys").glob("epoch-*.key")}
-        epochs = {int(number.group(1)): path for path, number in numbers.items() if number is not None}
-        if not epochs:
-            raise InvalidInputError(Reason.INVALID_FILE, f"there is no key in {self.path / 'keys'}")
-        return keyfiles.unseal(epochs[max(epochs)].read_bytes(), passphrase(environ))
-
-    def create_keys(self, environ: Mapping[str, str]) -> keyfiles.MemberKeys:
-        """The keys of epoch 0; those that are there already if an earlier start was interrupted."""
-        path = self.path / "keys" / "epoch-0.key"
+        path = self.path / "keys" / f"epoch-{epoch}.key"
         if not path.exists():
-            write_atomic(path, keyfiles.seal(keyfiles.MemberKeys.generate(), passphrase(environ)), private=True)
-        return self.member_keys(environ)
+            write_atomic(path, keyfiles.seal(keyfiles.MemberKeys.generate(epoch), passphrase(environ)), private=True)
+        return keyfiles.unseal(path.read_bytes(), passphrase(environ))
 
     # Channel.
 
@@ -165,8 +162,10 @@ class Home:
     # Who has it open.
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, patience_seconds: float = 0) -> Iterator[None]:
         """Hold the home, so that two programs never write to it at once.
+
+        A command holds it for a moment only, so whoever has ``patience_seconds`` waits that long for it; for a daemon nobody waits.
 
         The kernel lets go of it when the process ends, however it ends. So a ``run.json`` that is found once the home is ours was
         left behind by a daemon that is gone; it is removed.
@@ -179,11 +178,17 @@ class Home:
         except OSError as error:
             raise PreconditionError(Reason.HOME_NOT_WRITABLE, f"{self.path}: {error.strerror}", home=self.path) from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "?"
-                raise PreconditionError(Reason.HOME_IN_USE, f"{self.path} is in use by process {pid}", home=self.path, pid=pid) from None
+            deadline = time.monotonic() + patience_seconds
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "?"
+                    if time.monotonic() >= deadline or pid == str(self.running().get("pid")):
+                        text = f"{self.path} is in use by process {pid}"
+                        raise PreconditionError(Reason.HOME_IN_USE, text, home=self.path, pid=pid) from None
+                time.sleep(0.02)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             self.withdraw()

@@ -24,6 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from kad_node.fence import FenceState
+from kad_node.service.keys import own_alarms
 from kad_node.vigil import alarms
 from kad_node.witness import simpul_of, witnessing
 from kad_protocol.certificates import expiry
@@ -66,7 +67,13 @@ _ACT_STATES = {
     governance_pb2.PerformedAct.STATE_REFUSED: "refused",
 }
 #: Shown with 0 from the beginning, so that an alert can be written and tried before it is needed; others appear with their first time.
-_ALARMS = (Reason.FORKED, Reason.OBSERVATION_CONTRADICTED, Reason.OBSERVATION_LAGGING, Reason.EPOCH_SUPERSEDED)
+_ALARMS = (
+    Reason.FORKED,
+    Reason.OBSERVATION_CONTRADICTED,
+    Reason.OBSERVATION_LAGGING,
+    Reason.EPOCH_SUPERSEDED,
+    Reason.KEY_USED_ELSEWHERE,
+)
 
 
 @dataclass(slots=True)
@@ -144,7 +151,7 @@ class NodeCollector(Collector):
             problems=tx.problem_counts(),
             queued=tx.queued_count(),
             used_bytes=tx.used_bytes(),
-            alarms={alarm.reason for alarm in alarms(tx, self._node.own)},
+            alarms={alarm.reason for alarm in [*own_alarms(tx, self._node.own), *alarms(tx, self._node.own)]},
         )
         if simpul is not None:
             reading.witnessing = witnessing(tx, simpul)

@@ -12,13 +12,15 @@ import secrets
 from typing import TYPE_CHECKING, Protocol
 
 from kad_node.fence import Fence, FenceState
-from kad_node.outbox import flush, show_queued
+from kad_node.keyring import Keyring
+from kad_node.outbox import flush, put, rotation_queued, show_queued
 from kad_node.replica import StoreReplica
 from kad_node.store.sqlite import SqliteStore
+from kad_node.store.transaction import micros_now
 from kad_node.witness import Witness
 from kad_protocol import feed as feeds
-from kad_protocol import fold, merkle, order
-from kad_protocol.entry import genesis_entry
+from kad_protocol import fold, keychain, merkle, order
+from kad_protocol.entry import genesis_entry, key_set, new_entry
 from kad_protocol.errors import PreconditionError, Reason
 from kad_protocol.feed import Draft
 from kad_protocol.keys import RecoveryKeys
@@ -31,10 +33,10 @@ if TYPE_CHECKING:
     from kad_node.config import CommonConfig
     from kad_node.home import Home
     from kad_node.store.transaction import SqliteTransaction
-    from kad_protocol.note import LogKeys, LogSigner
+    from kad_protocol.note import LogSigner
     from kad_protocol.v1 import governance_pb2, records_pb2
 
-__all__ = ["Acting", "Node", "found_feed"]
+__all__ = ["Acting", "Node", "found_feed", "own_feed", "seal_all"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,12 @@ class Acting(Protocol):
 
     async def publish(self, request: records_pb2.CreateRecordRequest) -> records_pb2.Record:
         """Publish a record in a forum's name. See ``RecordsService.CreateRecord``."""
+
+    async def revise(self, request: records_pb2.ReviseRecordRequest) -> records_pb2.Record:
+        """Publish a new version of such a record. See ``RecordsService.ReviseRecord``."""
+
+    async def retract(self, request: records_pb2.RetractRecordRequest) -> records_pb2.Record:
+        """Withdraw such a record. See ``RecordsService.RetractRecord``."""
 
     async def review(self, name: str, version: int, *, approved: bool) -> governance_pb2.PerformedAct:
         """See ``MandatesService.ReviewSubmission``."""
@@ -64,14 +72,19 @@ class Node:
     fence: Fence
     witness: Witness
     instance: str
-    _witness_signer: LogSigner
+    keyring: Keyring
 
-    def __init__(self, home: Home, config: CommonConfig, signer: LogSigner) -> None:
+    def __init__(self, home: Home, config: CommonConfig) -> None:
         self.home = home
         self.config = config
-        self.signer = signer
         self.own = FeedId(config.federation, config.forum)
         self._changed = asyncio.Event()
+        #: Feeds that their owners gave up, and when (microseconds since 1970, by the simpul's log).
+        self.given_up: dict[FeedId, int] = {}
+        self._linked = False
+        self._told_of: dict[FeedId, int] = {}
+        #: Called on the event loop with a feed that its owner gave up just now.
+        self.on_given_up: Callable[[FeedId], None] = lambda _: None
         #: What else becomes an entry of one's own feed before a group is sealed; the simpul's observations.
         #: Does what a simpul does in members' names; only a simpul has one.
         self.acting: Acting | None = None
@@ -86,27 +99,32 @@ class Node:
         Raises:
             KadError: keys, configuration or store do not open.
         """
-        own = FeedId(config.federation, config.forum)
-        keys = await asyncio.to_thread(home.member_keys, os.environ)
-        node = cls(home, config, keys.log_signer(own.origin))
-        node._witness_signer = keys.witness_signer(own.origin)
+        node = cls(home, config)
         node.store = await SqliteStore.open(home.store, node._prepare_commit)
         try:
+            node.own = await node.store.read(lambda tx: own_feed(tx, config))
+            node.keyring = Keyring(home, node.own)
+            await node._open_keys()
             await node._start(simpul)
         except BaseException:
             await node.store.close()
             raise
         return node
 
-    async def _start(self, simpul: FeedId | None) -> None:
-        self.outside = await self.store.read(_outside)
-
-        def look(tx: SqliteTransaction) -> tuple[bool, bytes | None, bytes | None, bool]:
-            return tx.meta("shared") is not None, tx.meta("instance"), tx.meta("fold-version"), tx.feed(self.own) is not None
-
-        shared, instance, folded, known = await self.store.read(look)
-        if not known:
+    async def _open_keys(self) -> None:
+        """Find the secret that signs today: a home without it must not begin to run."""
+        state = await self.store.read(lambda tx: tx.feed(self.own))
+        if state is None or not state.log_keys:
             raise PreconditionError(Reason.STORE_CORRUPT, f"{self.home.path} has no feed of its own; was it moved?", home=self.home.path)
+        await asyncio.to_thread(self.keyring.log_signer, feeds.keys_of(state))
+
+    async def _start(self, simpul: FeedId | None) -> None:
+        def look(tx: SqliteTransaction) -> tuple[bool, bytes | None, bytes | None]:
+            self.outside, self.given_up = _outside(tx), tx.given_up()
+            self._told_of = self.given_up
+            return tx.meta("shared") is not None, tx.meta("instance"), tx.meta("fold-version")
+
+        shared, instance, folded = await self.store.read(look)
         version = str(fold.FOLD_VERSION).encode()
         if instance is None or folded != version:
             instance = secrets.token_hex(8).encode()
@@ -119,12 +137,14 @@ class Node:
 
             await self.store.write(renew)
         self.instance = instance.decode()
-        self.fence = Fence(shared=shared, simpul=simpul)
+        held = self.own.epoch > 0 and await self.store.read(lambda tx: tx.begun(self.own)) is None
+        self.fence = Fence(shared=shared, simpul=simpul, held=held)
         self.replica = StoreReplica(self.store, self.own, self.fence, self._fence_opened)
-        self.witness = Witness(self.store, self.own, self._witness_signer, self.fence, self.replica.wake)
+        self.replica.given_up = lambda feed: feed in self.given_up
+        self.witness = Witness(self.store, self.own, self.keyring.witness_signer, self.fence, self.replica.wake)
         self.replica.witness = self.witness
         await self.replica.start()
-        self.store.listen(lambda _: self._announce_change())
+        self.store.listen(lambda _: self._look_after_commit())
         # A group without work: whatever was stored but not folded before the last stop is folded now, and a queue that may go goes.
         await self.store.write(lambda _: None)
         if self.fence.state is FenceState.OPEN:
@@ -135,29 +155,64 @@ class Node:
         self._announce_change()
         await self.store.close()
 
-    def signer_for(self, keys: LogKeys) -> LogSigner:
-        """The private keys for public ones.
-
-        Raises:
-            PreconditionError: ``KEY_ROTATION_INVALID``.
-        """
-        if keys != self.signer.public:
-            raise PreconditionError(Reason.KEY_ROTATION_INVALID, "the key in this home is not the one that this feed is signed with")
-        return self.signer
-
     def _prepare_commit(self, tx: SqliteTransaction) -> bool:
         """At the end of every group, in its transaction: one signature over all that was appended, then folding."""
         self.before_seal(tx)
         own = tx.feed(self.own)
         if own is not None and own.tail > own.size:
-            feeds.seal(tx, self.own, self.signer_for)
+            feeds.seal(tx, self.own, self.keyring.log_signer)
         more = order.advance(tx, _FOLD_CHUNK) >= _FOLD_CHUNK
         if tx.standings_changed:
-            self.outside = _outside(tx)
+            self.outside, self.given_up = _outside(tx), tx.given_up()
+            self._linked = tx.begun(self.own) is not None
         return more
+
+    def _look_after_commit(self) -> None:
+        self._announce_change()
+        if self.fence.held and self._linked:
+            self.replica.release()
+        now, before = self.given_up, self._told_of
+        self._told_of = now
+        for feed in now.keys() - before.keys():
+            self.on_given_up(feed)
+
+    def began_anew(self, member: FeedId) -> int | None:
+        """When a member (of whatever epoch) last began a new epoch, in microseconds since 1970; None if it never did. In memory."""
+        times = [time for feed, time in self.given_up.items() if (feed.federation, feed.forum) == (member.federation, member.forum)]
+        return max(times, default=None)
+
+    def settling(self, tx: SqliteTransaction) -> bool:
+        """Are there entries of one's own that cannot be read yet, and soon can? A feed that is held is folded when the simpul's log is
+        here; what is written meanwhile waits, and is shown so.
+        """
+        return not self.fence.held and bool(tx.unfolded_count(self.own))
+
+    async def sign_anew(self) -> bool:
+        """Change one's keys: a new secret, then the entry that names it, signed by old and new. False if it waits until we may sign.
+
+        Raises:
+            PreconditionError: ``EPOCH_SUPERSEDED``, ``HOME_NOT_WRITABLE``. VerificationError: ``KEY_ROTATION_INVALID``.
+        """
+
+        def check(tx: SqliteTransaction) -> bool:
+            keychain.check_room(tx, self.own)
+            return rotation_queued(tx)
+
+        if await self.store.read(check):
+            return False
+        log_keys, witness_keys = await asyncio.to_thread(self.keyring.create)
+        entry = new_entry(micros_now())
+        entry.key_rotation.log_keys.CopyFrom(key_set(log_keys.public))
+        entry.key_rotation.witness_keys.CopyFrom(key_set(witness_keys.public))
+        index = await self.store.write(lambda tx: put(tx, self.own, [Draft(entry)], open_fence=self.fence.state is FenceState.OPEN))
+        if index is not None:
+            log.info("this member has new keys", extra={"feed": self.own.origin, "index": index})
+        return index is not None
 
     async def flush_outbox(self) -> None:
         """Append what waited for the fence, and let whoever waited in ``before_seal`` have its turn."""
+        if self.own in self.given_up:
+            return  # It waits for the recovery of this home; nothing may be appended here any more.
         await self.store.write(lambda tx: flush(tx, self.own))
 
     def _fence_opened(self) -> None:
@@ -183,6 +238,11 @@ class Node:
             if await self.store.read(lambda tx: tx.folded(self.own)) > index:
                 return
             await changed.wait()
+
+
+def own_feed(tx: SqliteTransaction, config: CommonConfig) -> FeedId:
+    """The feed of this home, in its key epoch."""
+    return FeedId(config.federation, config.forum, int(tx.meta("epoch") or b"0"))
 
 
 def _outside(tx: SqliteTransaction) -> frozenset[tuple[str, str]]:
@@ -215,7 +275,7 @@ async def found_feed(
     """
     keys = await asyncio.to_thread(home.create_keys, os.environ)
     signer = keys.log_signer(feed.origin)
-    store = await SqliteStore.open(home.store, lambda tx: _seal_all(tx, feed, signer))
+    store = await SqliteStore.open(home.store, lambda tx: seal_all(tx, feed, signer))
     try:
         if await store.read(lambda tx: tx.feed(feed)) is None:
             recovery = RecoveryKeys.generate()
@@ -233,7 +293,8 @@ async def found_feed(
         await store.close()
 
 
-def _seal_all(tx: SqliteTransaction, feed: FeedId, signer: LogSigner) -> bool:
+def seal_all(tx: SqliteTransaction, feed: FeedId, signer: LogSigner) -> bool:
+    """For stores of homes that are only being made: seal what was appended to the own feed, and fold nothing yet."""
     state = tx.feed(feed)
     if state is not None and state.tail > state.size:
         feeds.seal(tx, feed, lambda _: signer)

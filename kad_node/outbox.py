@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kad_protocol.names import FeedId
     from kad_protocol.v1 import entry_pb2
 
-__all__ = ["flush", "put", "show_queued"]
+__all__ = ["flush", "forget_rotations", "put", "rotation_queued", "show_queued"]
 
 
 def put(tx: SqliteTransaction, own: FeedId, drafts: list[Draft], *, open_fence: bool) -> int | None:
@@ -31,6 +31,22 @@ def put(tx: SqliteTransaction, own: FeedId, drafts: list[Draft], *, open_fence: 
         record = getattr(entry, kind).record if kind in ("record_version", "record_retraction") else ""
         _show(tx, own, tx.queue(record, entry.SerializeToString(), draft.content), entry, draft.content)
     return None
+
+
+def rotation_queued(tx: SqliteTransaction) -> bool:
+    """Does a change of keys wait?"""
+    return bool(_rotations(tx))
+
+
+def forget_rotations(tx: SqliteTransaction) -> None:
+    """The epoch whose keys were to change is over."""
+    for number in _rotations(tx):
+        tx.unqueue(number)
+
+
+def _rotations(tx: SqliteTransaction) -> list[int]:
+    entries = ((number, parse_entry(body)) for number, body, _ in tx.queued())
+    return [number for number, entry in entries if entry is not None and entry.HasField("key_rotation")]
 
 
 def _show(tx: SqliteTransaction, own: FeedId, number: int, entry: entry_pb2.Entry, content: bytes) -> None:

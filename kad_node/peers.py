@@ -103,11 +103,13 @@ class Peers:
         self._running: set[Session] = set()
         #: Called when ``trust`` has changed, so that servers let in who is believed now.
         self.trust_changed: Callable[[], None] = lambda: None
+        node.on_given_up = self._drop
 
     def trust_also(self, certificate_der: bytes, feed: FeedId) -> None:
         """Believe a peer's own authority, for that peer alone."""
         anchor = TrustAnchor(x509.load_der_x509_certificate(certificate_der), feed.federation, feed.forum)
-        self.trust = Trust([*(a for a in self.trust.anchors if (a.federation, a.forum) != (feed.federation, feed.forum)), anchor])
+        others = (a for a in self.trust.anchors if (a.federation, a.forum) != (feed.federation, feed.forum))
+        self.trust = Trust([*others, anchor], self.trust.began_anew)
         self.trust_changed()
 
     def dial(self, feed: FeedId, address: str) -> None:
@@ -116,6 +118,12 @@ class Peers:
         peer.address = address
         if address and peer.dialling is None:
             peer.dialling = asyncio.create_task(self._keep(peer), name=f"dial-{feed.forum}")
+
+    def _drop(self, feed: FeedId) -> None:
+        """A member began anew: whoever speaks in its name now may be the thief; its owner comes back with a new certificate."""
+        peer = self._peers.get((feed.federation, feed.forum))
+        if peer is not None and peer.session is not None:
+            peer.session.close(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
 
     async def forget(self, forum: str) -> None:
         """Dial a member no more.
@@ -172,6 +180,12 @@ class Peers:
         for session in self._running:
             total.add(session.state)
         return total
+
+    def begin_anew(self) -> None:
+        """End all streams in order; they are dialled again, and what is here is told anew."""
+        for peer in self._peers.values():
+            if peer.session is not None:
+                peer.session.close(Reason.REPLACED_BY_NEWER_STREAM, "this node holds another history of a feed now")
 
     # Dialling.
 

@@ -7,14 +7,18 @@ and what follows from what peers say (forks, the fence).
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from kad_node.fence import FenceState
+from kad_node.store.transaction import GOOD_SIZE, micros_now
+from kad_node.witness import simpul_of
 from kad_protocol import evidence, keychain, merkle, order
 from kad_protocol import feed as feeds
-from kad_protocol.errors import KadError, NotFoundError, Reason, StorageError, VerificationError
+from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, Reason, StorageError, VerificationError
 from kad_protocol.exchange import refusal_of
 from kad_protocol.names import FeedId
 from kad_protocol.v1 import replication_pb2
@@ -27,10 +31,12 @@ if TYPE_CHECKING:
     from kad_node.store.transaction import SqliteTransaction
     from kad_node.witness import Witness
 
-__all__ = ["INCONSISTENT", "StoreReplica"]
+__all__ = ["FOREIGN", "INCONSISTENT", "StoreReplica"]
 
 log = logging.getLogger(__name__)
 
+#: Entries of one's own feed that came from elsewhere, by the index of the first (local affairs of the store).
+FOREIGN = "foreign"
 #: Kind of the local marks for feeds whose own author sends what does not go on from what is here.
 INCONSISTENT = "inconsistent"
 _LASTING = b"lasting"
@@ -87,6 +93,8 @@ class StoreReplica:
         self._counting: set[asyncio.Task[None]] = set()
         #: How much of each feed may be taken; a simpul has one.
         self.quota: Quota | None = None
+        #: Was this feed given up by its owner? In memory; must not wait.
+        self.given_up: Callable[[FeedId], bool] = lambda _: False
 
     async def start(self) -> None:
         """Read what is held, and follow what changes."""
@@ -121,7 +129,15 @@ class StoreReplica:
         return await self._store.read(lambda tx: [_head(tx, feed) for feed in wanted])
 
     async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> set[FeedId]:
-        """See ``exchange.Replica``."""
+        """See ``exchange.Replica``.
+
+        Raises:
+            PermissionDeniedError: ``EPOCH_SUPERSEDED``, the peer speaks in the name of an epoch that was given up.
+        """
+        if self.given_up(peer):
+            raise PermissionDeniedError(
+                Reason.EPOCH_SUPERSEDED, f"{peer} was given up by its owner, who goes on with new keys; recover this home", feed=peer
+            )
         named = [(FeedId.parse(head.feed), head) for head in heads]
         checkable = [(feed, head) for feed, head in named if head.checkpoint and feed in self._sizes]
         found = await self._store.read(lambda tx: _compare(tx, peer, checkable)) if checkable else _Compared()
@@ -205,7 +221,7 @@ class StoreReplica:
             raise _StrangerError(feed)
         if self.quota is not None and feed != self._own:
             self.quota.check(feed)
-        extended = await self._store.write(lambda tx: feeds.extend(tx, batch, note))
+        extended = await self._store.write(lambda tx: self.extend(tx, batch, note))
         if self.quota is not None and extended.added:
             new = slice(len(batch.entries) - extended.added, None)
             self.quota.charge(feed, extended.added, sum(map(len, batch.entries[new])) + sum(map(len, batch.contents[new])))
@@ -226,6 +242,31 @@ class StoreReplica:
     async def _unmark(self, feed: FeedId) -> None:
         del self._inconsistent[feed]
         await self._store.write(lambda tx: tx.delete_local(INCONSISTENT, feed.origin))
+
+    def extend(self, tx: SqliteTransaction, batch: replication_pb2.Batch, checkpoint: bytes) -> feeds.Extended:
+        """Take a batch (``feed.extend``). What comes of one's own feed from elsewhere is remembered: this home did not write it."""
+        extended = feeds.extend(tx, batch, checkpoint)
+        if extended.added:
+            self._check_observed(tx, extended)
+        if extended.added and extended.feed == self._own:
+            first = extended.size - extended.added
+            tx.put_local(
+                FOREIGN,
+                f"{first:013d}",
+                json.dumps({"count": extended.added, "time": micros_now(), "open": self.fence.state is FenceState.OPEN}).encode(),
+            )
+        return extended
+
+    def _check_observed(self, tx: SqliteTransaction, extended: feeds.Extended) -> None:
+        """Of a member with two histories only that one is taken which the simpul's log observes."""
+        state, simpul = tx.feed(extended.feed), simpul_of(tx, self._own)
+        if state is None or simpul is None or state.quarantine != Reason.FORKED:
+            return
+        for size, root in tx.observations(simpul, extended.feed, extended.size - extended.added, extended.size):
+            if merkle.root_at(tx.tiles(extended.feed), size) != root:
+                raise VerificationError(
+                    Reason.OBSERVATION_CONTRADICTED, f"{extended.feed}: not the history that {simpul} observes", feed=extended.feed
+                )
 
     async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
         """See ``exchange.Replica``."""
@@ -309,7 +350,8 @@ class StoreReplica:
             if any(keychain.contradicts(tx, found.keys, size) for size in found.sizes):
                 # Whoever stole keys that were given up can sign with them what he likes: that condemns nobody, but it is to be seen.
                 return found.feed, False
-            return None if state.quarantine == Reason.FORKED else (found.feed, True)
+            known = state.quarantine == Reason.FORKED or data in tx.forks(_MOST_EVIDENCE)
+            return None if known else (found.feed, True)
 
         try:
             found = await self._store.read(check)
@@ -348,8 +390,12 @@ class StoreReplica:
         def keep(tx: SqliteTransaction) -> None:
             tx.count_refusal(error.reason.value, times)
             if isinstance(error, feeds.ForkedError) and (state := tx.feed(feed)) is not None and state.quarantine != Reason.FORKED:
-                tx.add_evidence(feed, error.evidence)
-                feeds.quarantine(tx, feed, Reason.FORKED)
+                if error.evidence not in tx.forks(_MOST_EVIDENCE):
+                    tx.add_evidence(feed, error.evidence)
+                if (feed.federation, feed.forum) != (self._own.federation, self._own.forum) or feed == self._own:
+                    # An earlier epoch of one's own is fetched as the simpul's log observed it, or that log could not be judged on.
+                    feeds.quarantine(tx, feed, Reason.FORKED)
+                    tx.put_local(GOOD_SIZE, feed.origin, str(state.size).encode())
 
         await self._store.write(keep)
         if isinstance(error, feeds.ForkedError):
@@ -376,6 +422,10 @@ class StoreReplica:
             self._claims_end = None
         if (due := self.fence.due()) is not None:
             self._claims_end = asyncio.get_running_loop().call_later(due, self._drop_claims)
+
+    def release(self) -> None:
+        """The simpul's log says that our feed goes on with the one before."""
+        self._noted(self.fence.release(self._own_size, self._others))
 
     def _settle(self) -> None:
         self._noted(self.fence.settle(self._own_size, self._others))

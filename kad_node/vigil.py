@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 
 from kad_node import dossier
 from kad_node.replica import INCONSISTENT
-from kad_node.store.transaction import micros_now
+from kad_node.service.keys import own_alarms
+from kad_node.store.transaction import GOOD_SIZE, micros_now
 from kad_node.witness import confirmed_checkpoint, simpul_of
 from kad_protocol import evidence, merkle
+from kad_protocol import feed as feeds
 from kad_protocol.entry import parse_entry, time_of
 from kad_protocol.errors import KadError, NotFoundError, Reason
 from kad_protocol.governance import UNLAWFUL, Governance
@@ -42,6 +44,8 @@ _UNLAWFUL_REASONS = tuple(sorted(reason.value for reason in UNLAWFUL))
 _MOST_FINDINGS = 1000
 #: A simpul writes a census each hour, if nothing else.
 _STALE_SECONDS = 3 * 3600
+#: How far the time of the log may be ahead of this clock.
+_CLOCK_TOLERANCE_SECONDS = 300
 _LOOK_SECONDS = 5.0
 _SECOND = 1_000_000
 
@@ -65,25 +69,33 @@ def alarms(tx: SqliteTransaction, own: FeedId) -> list[node_pb2.Alarm]:
     return found
 
 
+def _contradicted(tx: SqliteTransaction, own: FeedId) -> bool:
+    simpul = simpul_of(tx, own)
+    return simpul is not None and Governance(tx.affairs(simpul), simpul).head.waiting_reason == Reason.OBSERVATION_CONTRADICTED
+
+
 def _silence(tx: SqliteTransaction, simpul: FeedId, governance: Governance) -> list[node_pb2.Alarm]:
     """A log that stands still, and one that nobody confirms: what a simpul that shows each member another face cannot avoid."""
-    state = tx.feed(simpul)
+    state, now = tx.feed(simpul), micros_now()
     if state is None or not state.size:
         return []
-    now = micros_now()
-    newest = parse_entry(tx.entries(simpul, state.size - 1, 1, 1)[0].body)
-    if newest is not None and time_of(newest) < now - _STALE_SECONDS * _SECOND:
-        return [node_pb2.Alarm(reason=Reason.LOG_STALE.value, feed=simpul.origin)]
-    if not tx.witnesses(simpul):
-        return []
-    confirmed = confirmed_checkpoint(tx, simpul)
-    size = confirmed.checkpoint.size if confirmed is not None else _first_member(governance)
-    if size >= state.size:
-        return []
-    first = parse_entry(tx.entries(simpul, size, 1, 1)[0].body)
-    if first is None or time_of(first) >= now - governance.lag_seconds * _SECOND:
-        return []
-    return [node_pb2.Alarm(reason=Reason.CONFIRMATION_OVERDUE.value, feed=simpul.origin)]
+    reason = None
+    if governance.time > now + _CLOCK_TOLERANCE_SECONDS * _SECOND:
+        reason = Reason.LOG_TIME_WRONG
+    elif _written(tx, simpul, state.size - 1) < now - _STALE_SECONDS * _SECOND:
+        reason = Reason.LOG_STALE
+    elif tx.witnesses(simpul):
+        confirmed = confirmed_checkpoint(tx, simpul)
+        size = confirmed.checkpoint.size if confirmed is not None else _first_member(governance)
+        if size < state.size and _written(tx, simpul, size) < now - governance.lag_seconds * _SECOND:
+            reason = Reason.CONFIRMATION_OVERDUE
+    return [node_pb2.Alarm(reason=reason.value, feed=simpul.origin)] if reason is not None else []
+
+
+def _written(tx: SqliteTransaction, feed: FeedId, index: int) -> int:
+    """The time that an entry gives."""
+    entry = parse_entry(tx.entries(feed, index, 1, 1)[0].body)
+    return time_of(entry) if entry is not None else 0
 
 
 def _first_member(governance: Governance) -> int:
@@ -177,6 +189,32 @@ def _contradiction(tx: SqliteTransaction, simpul: FeedId, member: FeedId) -> byt
     )
 
 
+# Following.
+
+
+def follow_observed(tx: SqliteTransaction, own: FeedId) -> FeedId | None:
+    """A member has signed two histories, and this node holds the one that the simpul's log does not observe: give it up from where the
+    two part, so that the other can come. Returns whose feed it was.
+    """
+    simpul = simpul_of(tx, own)
+    if simpul is None:
+        return None
+    governance = Governance(tx.affairs(simpul), simpul)
+    if governance.head.waiting_reason != Reason.OBSERVATION_CONTRADICTED:
+        return None
+    feed = FeedId.parse(governance.head.waiting_for)
+    state, known = tx.feed(feed), governance.observed_size(feed) or 0
+    if state is None or feed == own or state.quarantine != Reason.FORKED or state.role == entry_pb2.MEMBER_ROLE_SIMPUL:
+        # Without a proof it might be the simpul that is wrong; and what one has signed oneself is not given up.
+        return None
+    if state.size <= known:
+        return None
+    feeds.truncate(tx, feed, known)
+    tx.put_local(GOOD_SIZE, feed.origin, str(min(known, tx.good_size(feed) or known)).encode())
+    tx.refold(feed)
+    return feed
+
+
 # Watching.
 
 
@@ -194,11 +232,13 @@ class Vigil:
     Args:
         node: whose feeds are watched.
         connected: since when a stream with a member has been open (seconds since 1970), None if there is none.
+        reconnect: ends all streams, so that what is here is told anew.
     """
 
-    def __init__(self, node: Node, connected: Callable[[FeedId], float | None]) -> None:
+    def __init__(self, node: Node, connected: Callable[[FeedId], float | None], reconnect: Callable[[], None]) -> None:
         self._node = node
         self._connected = connected
+        self._reconnect = reconnect
         self._unobserved: dict[FeedId, _Unobserved] = {}
         self._raised: set[tuple[str, str]] = set()
 
@@ -218,7 +258,8 @@ class Vigil:
             new: bool = await self._node.store.write(lambda tx: self._mark(tx, begun, ended))
             if new:
                 self._node.witness.announce()
-        found = await self._node.store.read(lambda tx: alarms(tx, self._node.own))
+        own = self._node.own
+        found = await self._node.store.read(lambda tx: [*own_alarms(tx, own), *alarms(tx, own)])
         present = {(alarm.reason, alarm.feed) for alarm in found}
         for reason, feed in sorted(present - self._raised):
             log.warning("alarm", extra={"event_name": "alarm_raised", "reason": reason, "feed": feed})

@@ -10,19 +10,29 @@ from __future__ import annotations
 import json
 import logging
 import time as clock
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kad_node.fence import FenceState
 from kad_protocol import feed as feeds
-from kad_protocol import merkle
+from kad_protocol import keychain, merkle
 from kad_protocol.errors import KadError, PreconditionError, Reason, VerificationError
 from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId
-from kad_protocol.note import Checkpoint, cosign
+from kad_protocol.note import Checkpoint, Note, cosign, only_lines_of
 from kad_protocol.tlog_policy import policy_file
 from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
-from kad_protocol.witness import committee, confirming, is_confirmed, quorum, read_cosignature, with_cosignatures, witness_keys_of
+from kad_protocol.witness import (
+    COMMITTEE_SIZE,
+    committee,
+    confirming,
+    is_confirmed,
+    quorum,
+    read_cosignature,
+    with_cosignatures,
+    witness_keys_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +40,7 @@ if TYPE_CHECKING:
     from kad_node.fence import Fence
     from kad_node.store.sqlite import SqliteStore
     from kad_node.store.transaction import SqliteTransaction
-    from kad_protocol.note import LogSigner
+    from kad_protocol.note import Cosignature, LogKeys, LogSigner
     from kad_protocol.store import FeedState
 
 __all__ = ["Confirmed", "Witness", "confirmed_checkpoint", "simpul_of", "witnessed_note", "witnessing"]
@@ -39,8 +49,6 @@ log = logging.getLogger(__name__)
 
 _KIND = "witness"
 _NOTHING = b'{"size": 0, "root": ""}'
-#: How far the time of a simpul's log may be ahead of this clock.
-_CLOCK_TOLERANCE_SECONDS = 300
 _MAX_CHECKPOINT_BYTES = 16 << 10
 
 
@@ -64,11 +72,11 @@ def simpul_of(tx: SqliteTransaction, own: FeedId) -> FeedId | None:
 
 def confirmed_checkpoint(tx: SqliteTransaction, simpul: FeedId) -> Confirmed | None:
     """The largest checkpoint of a simpul that is confirmed by a quorum, as far as this node has seen."""
-    everybody = tx.witnesses(simpul)
+    everybody, (electorate, at) = tx.witnesses(simpul), _electorate(tx, simpul)
     for size, note in tx.witnessed(simpul):
         found = _cosignatures(tx, simpul, size)
         times = {witness: time for witness, (time, _) in found.items() if witness in everybody}
-        if is_confirmed(everybody, times):
+        if is_confirmed(electorate, times, at):
             root = merkle.root_at(tx.tiles(simpul), size)
             return Confirmed(Checkpoint(simpul.origin, size, root), note, times, {witness: found[witness][1] for witness in times})
     return None
@@ -84,10 +92,17 @@ def witnessed_note(tx: SqliteTransaction, simpul: FeedId) -> tuple[bytes, str]:
     state = tx.feed(simpul)
     if confirmed is None or state is None:
         raise PreconditionError(Reason.NOT_WITNESSED, f"too few members confirm {simpul} so far", feed=simpul)
-    everybody = tx.witnesses(simpul)
-    turn = committee(everybody, max(confirmed.times[witness] for witness in confirming(everybody, confirmed.times)))
+    governance, turn = Governance(tx.affairs(simpul), simpul), committee(*_electorate(tx, simpul))
     note = with_cosignatures(confirmed.note, [confirmed.lines[witness] for witness in turn if witness in confirmed.lines])
-    return note, policy_file(feeds.keys_of(state), [witness_keys_of(tx, witness) for witness in turn], quorum(len(turn)))
+    # Keys change; a stranger needs those that signed this checkpoint.
+    witnesses = [_keys(tx, governance, witness, confirmed.checkpoint)[0] for witness in turn]
+    return note, policy_file(keychain.keys_at(tx, simpul, confirmed.checkpoint.size), witnesses, quorum(len(turn)))
+
+
+def _electorate(tx: SqliteTransaction, simpul: FeedId) -> tuple[list[FeedId], int]:
+    """Whose word counts now, and since when (seconds) the log was last confirmed: which fixes whose turn it is."""
+    governance = Governance(tx.affairs(simpul), simpul)
+    return [FeedId.parse(member.feed) for member in governance.electorate()], governance.confirmed // 1_000_000
 
 
 def _cosignatures(tx: SqliteTransaction, simpul: FeedId, size: int) -> dict[FeedId, tuple[int, bytes]]:
@@ -96,18 +111,18 @@ def _cosignatures(tx: SqliteTransaction, simpul: FeedId, size: int) -> dict[Feed
 
 def witnessing(tx: SqliteTransaction, simpul: FeedId) -> node_pb2.Witnessing:
     """How far the members confirm a simpul, for people."""
-    everybody = tx.witnesses(simpul)
+    everybody, (electorate, at) = tx.witnesses(simpul), _electorate(tx, simpul)
     state = tx.feed(simpul)
     result = node_pb2.Witnessing(
         feed=simpul.origin,
         members=len(everybody),
-        quorum=quorum(min(len(everybody), len(committee(everybody, 0)))),
+        quorum=quorum(min(len(electorate), COMMITTEE_SIZE)),
         signed_size=state.signed_size if state is not None else 0,
     )
     if (confirmed := confirmed_checkpoint(tx, simpul)) is not None:
         result.size, result.confirmed = confirmed.checkpoint.size, len(confirmed.times)
         # Confirmed it was when the last of those that were needed had spoken; who came later adds to it.
-        needed = sorted(confirmed.times[witness] for witness in confirming(everybody, confirmed.times))[: result.quorum]
+        needed = sorted(confirmed.times[witness] for witness in confirming(electorate, confirmed.times, at))[: result.quorum]
         result.time.seconds = needed[-1]
     return result
 
@@ -118,12 +133,14 @@ class Witness:
     Args:
         store: where the feeds lie.
         own: this member's feed.
-        signer: this member's witness keys.
+        signer: finds this member's private witness keys for public ones.
         fence: nothing is confirmed while this home may be an old copy.
         changed: called on the event loop when there is something new to pass on.
     """
 
-    def __init__(self, store: SqliteStore, own: FeedId, signer: LogSigner, fence: Fence, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, store: SqliteStore, own: FeedId, signer: Callable[[LogKeys], LogSigner], fence: Fence, changed: Callable[[], None]
+    ) -> None:
         self._store = store
         self._own = own
         self._signer = signer
@@ -164,7 +181,8 @@ class Witness:
             newest = tx.witnessed(self._own)
             if state is None or not state.signed_size or (newest and newest[0][0] >= state.signed_size):
                 return False
-            tx.put_witnessed(self._own, state.signed_size, state.checkpoint)
+            keys = keychain.keys_at(tx, self._own, state.signed_size)
+            tx.put_witnessed(self._own, state.signed_size, only_lines_of(state.checkpoint, keys))
             _forget_old(tx, self._own)
             return True
 
@@ -203,9 +221,12 @@ class Witness:
         if earlier is not None:
             known = {cosignature.witness for cosignature in item.cosignatures}
             item.cosignatures.extend(c for c in earlier[1].cosignatures if c.witness not in known)
+            del item.cosignatures[_MOST_PUT_OFF:]
         waiting[item.checkpoint] = (peer, item)
-        while len(waiting) > _MOST_KEPT:
-            del waiting[next(iter(waiting))]
+        # What is put off need not be true, so nobody may push out what others have shown.
+        of_peer = [note for note, (shown_by, _) in waiting.items() if shown_by == peer]
+        for note in of_peer[:-_MOST_KEPT]:
+            del waiting[note]
 
     async def grown(self) -> list[tuple[FeedId, KadError]]:
         """A feed has grown: look again at what we did not hold when it was put to us."""
@@ -227,9 +248,12 @@ class Witness:
             raise VerificationError(Reason.NOT_A_WITNESS, f"{feed} is not a feed that is known here", feed=feed)
         # Both signatures of its author, and against our copy: this is where two faces show.
         checkpoint = feeds.check_head(tx, feed, item.checkpoint)
+        if checkpoint is None and Checkpoint.parse(Note.parse(item.checkpoint).text).size > state.size:
+            # Its keys may have changed on the way there; who has the entries will know.
+            return None, []
         if checkpoint is None:
             raise VerificationError(Reason.SIGNATURE_INVALID, f"a checkpoint that {feed} has not signed", feed=feed)
-        self._remember(tx, checkpoint, item)
+        self._remember(tx, state.role, checkpoint, item)
         if state.role != entry_pb2.MEMBER_ROLE_SIMPUL:
             return self._take_held(tx, state, checkpoint, item)
         if not checkpoint.size or checkpoint.size > min(state.size, tx.judged(feed)):
@@ -238,20 +262,13 @@ class Witness:
         kept = tx.witnessed(feed)
         if kept and checkpoint.size < kept[-1][0]:
             return False, []
-        tx.put_witnessed(feed, checkpoint.size, item.checkpoint)
+        tx.put_witnessed(feed, checkpoint.size, only_lines_of(item.checkpoint, keychain.keys_at(tx, feed, checkpoint.size)))
         new = all(size != checkpoint.size for size, _ in kept)
-        faults: list[KadError] = []
-        everybody = frozenset(tx.witnesses(feed))
-        known = {witness for witness, _, _ in tx.cosignatures(feed, checkpoint.size)}
-        for cosignature in item.cosignatures:
-            if cosignature.witness in known:
-                continue
-            try:
-                new = _keep(tx, everybody, checkpoint, cosignature) or new
-            except KadError as error:
-                faults.append(error)
+        everybody, governance = frozenset(tx.witnesses(feed)), Governance(tx.affairs(feed), feed)
+        kept_any, faults = _keep_all(tx, governance, everybody, checkpoint, item.cosignatures)
+        new = kept_any or new
         try:
-            new = self._confirm(tx, everybody, checkpoint) or new
+            new = self._confirm(tx, governance, everybody, checkpoint) or new
         except KadError as error:
             faults.append(error)
         _forget_old(tx, feed)
@@ -286,53 +303,45 @@ class Witness:
         kept = {size for size, _ in tx.witnessed(member)}
         if checkpoint.size not in kept and len(kept) >= _MOST_HELD:
             return False, []
-        everybody = frozenset(tx.witnesses(simpul))
+        everybody, governance = frozenset(tx.witnesses(simpul)), Governance(tx.affairs(simpul), simpul)
         if member not in everybody:
             raise VerificationError(Reason.NOT_A_WITNESS, f"{member} is not a full member of this federation", witness=member)
-        tx.put_witnessed(member, checkpoint.size, item.checkpoint)
-        new = checkpoint.size not in kept
-        faults: list[KadError] = []
+        tx.put_witnessed(member, checkpoint.size, only_lines_of(item.checkpoint, keychain.keys_at(tx, member, checkpoint.size)))
         known = {witness for witness, _, _ in tx.cosignatures(member, checkpoint.size)}
-        for cosignature in item.cosignatures:
-            if cosignature.witness not in known:
-                try:
-                    new = _keep(tx, everybody, checkpoint, cosignature) or new
-                except KadError as error:
-                    faults.append(error)
+        kept_any, faults = _keep_all(tx, governance, everybody, checkpoint, item.cosignatures)
+        new = kept_any or checkpoint.size not in kept
         if self._own in everybody and self._own.origin not in known and self._fence.state is FenceState.OPEN:
-            new = self._sign(tx, member, checkpoint) or new
+            new = self._sign(tx, governance, checkpoint) or new
         return new, faults
 
     def announce(self) -> None:
         """There is something new to pass on."""
         self._announce()
 
-    def _remember(self, tx: SqliteTransaction, checkpoint: Checkpoint, item: replication_pb2.Witnessed) -> None:
+    def _remember(self, tx: SqliteTransaction, role: int, checkpoint: Checkpoint, item: replication_pb2.Witnessed) -> None:
         """Others hold a line of ours that this home does not know of: it was restored, and confirms nothing that contradicts it."""
+        simpul = FeedId.parse(checkpoint.origin) if role == entry_pb2.MEMBER_ROLE_SIMPUL else simpul_of(tx, self._own)
+        if simpul is None:
+            return
+        governance = Governance(tx.affairs(simpul), simpul)
         for given in item.cosignatures:
             last = json.loads(tx.local(_KIND, checkpoint.origin) or _NOTHING)
             if given.witness != self._own.origin or checkpoint.size <= last["size"]:
                 continue
             try:
-                read_cosignature(checkpoint.text, given.lines, self._signer.public)
+                _read(tx, governance, checkpoint, given)
             except KadError:
                 continue
             tx.put_local(_KIND, checkpoint.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())
 
-    def _confirm(self, tx: SqliteTransaction, everybody: frozenset[FeedId], checkpoint: Checkpoint) -> bool:
+    def _confirm(self, tx: SqliteTransaction, governance: Governance, everybody: frozenset[FeedId], checkpoint: Checkpoint) -> bool:
         """Cosign, if we are a witness and may. The caller has compared the checkpoint with what lies here."""
         feed = FeedId.parse(checkpoint.origin)
         if self._own not in everybody or self._fence.state is not FenceState.OPEN or tx.feed(feed).quarantine:  # type: ignore[union-attr]
             return False
         if checkpoint.size <= json.loads(tx.local(_KIND, feed.origin) or _NOTHING)["size"]:
             return False
-        governance = Governance(tx.affairs(feed), feed)
-        if governance.time > (clock.time() + _CLOCK_TOLERANCE_SECONDS) * 1_000_000:
-            # A log whose time runs ahead ends votes and mandates before their time. It is not followed while that is so.
-            raise PreconditionError(
-                Reason.ACT_TIME_WRONG, f"the time of {feed} is ahead of this node's clock; one of the two is wrong", feed=feed
-            )
-        lag = governance.lag_seconds
+        lag = Governance(tx.affairs(feed), feed).lag_seconds
         ignored = tx.ignored(feed, int((clock.time() - lag) * 1_000_000), checkpoint.size)
         if ignored:
             # A simpul that does not want to see a revocation cannot go on as if there were none: nobody who knows of it confirms it.
@@ -342,19 +351,19 @@ class Witness:
                 feed=feed,
                 ignored=ignored[0],
             )
-        return self._sign(tx, feed, checkpoint)
+        return self._sign(tx, governance, checkpoint)
 
-    def _sign(self, tx: SqliteTransaction, feed: FeedId, checkpoint: Checkpoint) -> bool:
+    def _sign(self, tx: SqliteTransaction, governance: Governance, checkpoint: Checkpoint) -> bool:
         """Cosign what lies here, never less than before and never two roots for one size; durable before it leaves."""
+        feed = FeedId.parse(checkpoint.origin)
         last = json.loads(tx.local(_KIND, feed.origin) or _NOTHING)
         if checkpoint.size < last["size"] or (checkpoint.size == last["size"] and checkpoint.root.hex() != last["root"]):
             return False
         if last["size"] > 0 and merkle.root_at(tx.tiles(feed), last["size"]).hex() != last["root"]:
             raise PreconditionError(Reason.FORKED, f"{feed} is not what this node confirmed before", feed=feed, size=last["size"])
-        if witness_keys_of(tx, self._own) != self._signer.public:
-            raise PreconditionError(Reason.KEY_ROTATION_INVALID, "the witness key in this home is not the one that this feed names")
+        signer = self._signer(_keys(tx, governance, self._own, checkpoint)[0])
         now = int(clock.time())
-        lines = "".join(str(line) for line in cosign(checkpoint, self._signer, now)).encode()
+        lines = "".join(str(line) for line in cosign(checkpoint, signer, now)).encode()
         tx.put_local(_KIND, feed.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())
         return tx.put_cosignature(feed, checkpoint.size, self._own.origin, now, lines)
 
@@ -378,12 +387,60 @@ def _only_genuine(tx: SqliteTransaction, checkpoint: Checkpoint, item: replicati
     return faults
 
 
-def _keep(tx: SqliteTransaction, everybody: frozenset[FeedId], checkpoint: Checkpoint, given: replication_pb2.Cosignature) -> bool:
+def _keep_all(
+    tx: SqliteTransaction,
+    governance: Governance,
+    everybody: frozenset[FeedId],
+    checkpoint: Checkpoint,
+    given: Iterable[replication_pb2.Cosignature],
+) -> tuple[bool, list[KadError]]:
+    """Whether there was a new one among them, and those that were refused."""
+    new, faults = False, []
+    known = {witness for witness, _, _ in tx.cosignatures(FeedId.parse(checkpoint.origin), checkpoint.size)}
+    for cosignature in given:
+        if cosignature.witness in known:
+            continue
+        try:
+            new = _keep(tx, governance, everybody, checkpoint, cosignature) or new
+        except KadError as error:
+            faults.append(error)
+    return new, faults
+
+
+def _keep(
+    tx: SqliteTransaction,
+    governance: Governance,
+    everybody: frozenset[FeedId],
+    checkpoint: Checkpoint,
+    given: replication_pb2.Cosignature,
+) -> bool:
     witness = FeedId.parse(given.witness)
     if witness not in everybody:
         raise VerificationError(Reason.NOT_A_WITNESS, f"{witness} is not a full member of this federation", witness=witness)
-    found = read_cosignature(checkpoint.text, given.lines, witness_keys_of(tx, witness))
+    found = _read(tx, governance, checkpoint, given)
     return tx.put_cosignature(FeedId.parse(checkpoint.origin), checkpoint.size, witness.origin, found.time, given.lines)
+
+
+def _read(tx: SqliteTransaction, governance: Governance, checkpoint: Checkpoint, given: replication_pb2.Cosignature) -> Cosignature:
+    *earlier, last = _keys(tx, governance, FeedId.parse(given.witness), checkpoint)
+    for keys in earlier:
+        with suppress(VerificationError):
+            return read_cosignature(checkpoint.text, given.lines, keys)
+    return read_cosignature(checkpoint.text, given.lines, last)
+
+
+def _keys(tx: SqliteTransaction, governance: Governance, witness: FeedId, checkpoint: Checkpoint) -> list[LogKeys]:
+    """The keys with which a witness confirms a checkpoint; before the log has observed any, those that its own feed names.
+
+    One pair for a checkpoint of the simpul. What it says of a member whom that passes over has no place in the log: it counts with the
+    newest keys, and with those before them.
+    """
+    if checkpoint.origin == governance.simpul.origin:
+        keys = governance.witness_keys(witness, checkpoint.size)
+        found = [keys] if keys is not None else []
+    else:
+        found = governance.any_witness_keys(witness)
+    return found or [witness_keys_of(tx, witness)]
 
 
 def _forget_old(tx: SqliteTransaction, feed: FeedId) -> None:
@@ -400,3 +457,5 @@ _MOST_KEPT = 4
 #: Checkpoints of a member that the simpul passes over, and such members whose checkpoints are passed on at once.
 _MOST_HELD = 2
 _MOST_PASSED_OVER = 2
+#: More than a federation has members, and little enough to wait.
+_MOST_PUT_OFF = 1024

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -22,6 +23,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kad_protocol.errors import InvalidInputError, KadError, Reason, UnauthenticatedError
 from kad_protocol.names import FeedId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Authority", "Trust", "TrustAnchor", "key_digest", "new_channel_key", "request_certificate"]
 
@@ -205,6 +209,11 @@ def renewal_due(certificate_pem: bytes, now: datetime.datetime) -> bool:
     return now >= start + (end - start) * 2 / 3
 
 
+def issued_at(certificate: x509.Certificate) -> datetime.datetime:
+    """When a certificate was issued by our own authorities (UTC), in whole seconds."""
+    return certificate.not_valid_before_utc + BACKDATED
+
+
 def expiry(certificate_pem: bytes) -> datetime.datetime:
     """When a certificate ends (UTC)."""
     return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc
@@ -224,10 +233,16 @@ class TrustAnchor:
 
 
 class Trust:
-    """The authorities that this node believes, and for whom."""
+    """The authorities that this node believes, and for whom.
 
-    def __init__(self, anchors: list[TrustAnchor]) -> None:
+    Args:
+        anchors: the authorities.
+        began_anew: when a member last began a new key epoch (microseconds since 1970): what was issued before is a thief's.
+    """
+
+    def __init__(self, anchors: list[TrustAnchor], began_anew: Callable[[FeedId], int | None] = lambda _: None) -> None:
         self.anchors = anchors
+        self.began_anew = began_anew
 
     @property
     def roots_pem(self) -> bytes:
@@ -259,6 +274,11 @@ class Trust:
             raise UnauthenticatedError(Reason.IDENTITY_INVALID, "the certificate is an authority's", name=feed.forum)
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             raise UnauthenticatedError(Reason.IDENTITY_INVALID, f"the certificate of {feed.forum} has ended or not begun", name=feed.forum)
+        began = self.began_anew(feed)
+        if began is not None and issued_at(certificate) <= datetime.datetime.fromtimestamp(began // 1_000_000, datetime.UTC):
+            raise UnauthenticatedError(
+                Reason.EPOCH_SUPERSEDED, f"{feed.forum} has begun anew since this certificate was issued", name=feed.forum
+            )
         for anchor in self.anchors:
             if anchor.covers(feed) and _issued_by(certificate, anchor.certificate):
                 return feed

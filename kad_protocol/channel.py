@@ -32,6 +32,7 @@ __all__ = [
     "enrolment_channel",
     "local_channel",
     "member_channel",
+    "presented_authority",
     "server_options",
 ]
 
@@ -111,6 +112,22 @@ def member_channel(address: str, trust: Trust, key_pem: bytes, certificate_pem: 
     return grpc.aio.secure_channel(address, credentials, options=client_options(expect.server_name))
 
 
+async def presented_authority(address: str, handshake_seconds: float = 10) -> tuple[bytes, bytes]:
+    """What an enrolment port presents: its certificate (PEM) and SHA-256 of its public key. Looked at, not believed: what makes it good
+    is that the digest is the one that was pinned, or that a person has compared it.
+
+    Raises:
+        UnavailableError: ``PEER_UNREACHABLE``.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        pem = await asyncio.to_thread(ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=handshake_seconds)
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+    except (OSError, ValueError) as error:
+        raise UnavailableError(Reason.PEER_UNREACHABLE, f"nobody answers at {address}: {error}", address=address) from error
+    return pem.encode(), key_digest(certificate)
+
+
 async def enrolment_channel(address: str, authority_key_digest: bytes, handshake_seconds: float = 10) -> grpc.aio.Channel:
     """A channel to the enrolment port whose authority has the given key: pinned at the first contact.
 
@@ -122,18 +139,12 @@ async def enrolment_channel(address: str, authority_key_digest: bytes, handshake
     Raises:
         UnavailableError: ``PEER_UNREACHABLE``. VerificationError: ``AUTHORITY_NOT_PINNED``.
     """
-    host, _, port = address.rpartition(":")
-    try:
-        # The certificate is only looked at here, not believed; what makes it good is the digest.
-        pem = await asyncio.to_thread(ssl.get_server_certificate, (host.strip("[]"), int(port)), timeout=handshake_seconds)
-        certificate = x509.load_pem_x509_certificate(pem.encode())
-    except (OSError, ValueError) as error:
-        raise UnavailableError(Reason.PEER_UNREACHABLE, f"nobody answers at {address}: {error}", address=address) from error
-    if key_digest(certificate) != authority_key_digest:
+    pem, digest = await presented_authority(address, handshake_seconds)
+    if digest != authority_key_digest:
         raise VerificationError(
             Reason.AUTHORITY_NOT_PINNED, f"who answers at {address} is not the simpul that sent the invitation", address=address
         )
-    credentials = grpc.ssl_channel_credentials(pem.encode())
+    credentials = grpc.ssl_channel_credentials(pem)
     return grpc.aio.secure_channel(address, credentials, options=client_options(ENROLMENT_SERVER_NAME))
 
 

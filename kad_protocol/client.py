@@ -58,6 +58,7 @@ class Client:
         self.transparency: transparency_pb2_grpc.TransparencyServiceAsyncStub = transparency_pb2_grpc.TransparencyServiceStub(channel)
         self.replication: replication_pb2_grpc.ReplicationServiceAsyncStub = replication_pb2_grpc.ReplicationServiceStub(channel)
         self.node: node_pb2_grpc.NodeServiceAsyncStub = node_pb2_grpc.NodeServiceStub(channel)
+        self.keys: node_pb2_grpc.KeysServiceAsyncStub = node_pb2_grpc.KeysServiceStub(channel)
         self.membership: governance_pb2_grpc.MembershipServiceAsyncStub = governance_pb2_grpc.MembershipServiceStub(channel)
         self.mandates: governance_pb2_grpc.MandatesServiceAsyncStub = governance_pb2_grpc.MandatesServiceStub(channel)
         self.decisions: governance_pb2_grpc.DecisionsServiceAsyncStub = governance_pb2_grpc.DecisionsServiceStub(channel)

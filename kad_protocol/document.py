@@ -30,7 +30,7 @@ import yaml
 from kad_protocol import vocabulary
 from kad_protocol.content import MAX_CONTENT_BYTES, kind_of
 from kad_protocol.errors import FieldViolation, InvalidInputError, Reason
-from kad_protocol.v1 import content_pb2
+from kad_protocol.v1 import content_pb2, entry_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,17 +42,22 @@ if TYPE_CHECKING:
 __all__ = [
     "Document",
     "as_written",
+    "charter_from_document",
+    "charter_to_document",
     "dump",
     "from_document",
     "load",
     "profile_from_document",
     "profile_to_document",
+    "statement_from_document",
     "template",
     "to_document",
 ]
 
 _KINDS = {"BEST_PRACTICE": "best_practice", "REGULATION": "regulation", "AGENDA_ITEM": "agenda_item"}
 TEMPLATES = ("best-practice", "regulation", "agenda-item", "profile")
+#: Files of other kinds that people fill in.
+FORMS = ("statement",)
 #: More values than the largest record that keeps the rules can have.
 _MAX_NODES = 20_000
 #: Of a stranger's text in a message.
@@ -129,11 +134,28 @@ INDONESIAN_KEYS = {
     "partners": "mitra",
     "website": "situs_web",
     "email": "surel",
+    "addressee": "kepada",
+    "items": "butir",
+    "version": "versi",
+    "admission_endorsements": "dukungan_penerimaan",
+    "participation_percent": "persen_ikut_memilih",
+    "general_percent": "persen_umum",
+    "membership_percent": "persen_keanggotaan",
+    "charter_percent": "persen_piagam",
+    "notice_hours": "jam_pemberitahuan",
+    "collective": "fungsi_bersama",
+    "function": "fungsi",
+    "percent": "persen",
+    "lag_seconds": "detik_keterlambatan",
+    "chair_term_days": "hari_ketua",
+    "seats": "jabatan_lain",
+    "feed": "lini",
+    "document": "naskah",
     "year": "tahun",
     "month": "bulan",
     "day": "tanggal",
 }
-#: `status` is the same word in both languages.
+#: `status` and `mode` are the same words in both languages.
 
 _ZONES = {"WIB": "Asia/Jakarta", "WITA": "Asia/Makassar", "WIT": "Asia/Jayapura"}
 _OUR_ZONES = frozenset({*_ZONES.values(), "Asia/Pontianak"})
@@ -142,6 +164,7 @@ _TIME = re.compile(r"(\d{4}-\d{2}-\d{2})\s+(?:pukul\s+)?(\d{2})[.:](\d{2})")
 _REGION = re.compile(r"(\d{2}(?:\.\d{2}(?:\.\d{2}(?:\.\d{4})?)?)?)(?:\s+(.+))?", re.DOTALL)
 #: Digits, in groups of three if there are dots.
 _NUMBER = re.compile(r"-?(?:[0-9]{1,18}|[0-9]{1,3}(?:[._][0-9]{3}){1,5})")
+_FORM_WORDS = {"pernyataan": "statement", "profil": "profile"}
 _YES_NO = {"ya": True, "tidak": False}
 
 
@@ -299,6 +322,47 @@ def profile_from_document(data: Mapping[str, Any]) -> content_pb2.ForumProfile:
     for name, key, value in _named(values, {field.name for field in profile.DESCRIPTOR.fields}):
         _set(profile, name, value, key, _Zone(None))
     return profile
+
+
+def charter_from_document(data: Mapping[str, Any]) -> entry_pb2.Charter:
+    """The charter that a document describes; its rules are not checked here (``governance.check_charter``).
+
+    Raises:
+        InvalidInputError: ``INVALID_FIELD``.
+    """
+    charter = entry_pb2.Charter()
+    for name, key, value in _named(data, {field.name for field in charter.DESCRIPTOR.fields}):
+        _set(charter, name, value, key, _Zone(None))
+    return charter
+
+
+def charter_to_document(charter: entry_pb2.Charter, language: str = "en") -> dict[str, Any]:
+    """The document of a charter, with every field but its version, which follows from the one before."""
+    key = _keys(language)
+    given = _fields(charter, key, ZoneInfo("UTC"), skip="version")
+    mode = vocabulary.terms("Mode")[1 if charter.mode == entry_pb2.MODE_SUBSIDIARITY else 0]
+    empty: dict[str, Any] = {}
+    for field in charter.DESCRIPTOR.fields:
+        if field.name != "version":
+            empty[key(field.name)] = [] if field.is_repeated else getattr(charter, field.name)
+    # The same words as in kad.toml, in every language.
+    return empty | given | {key("mode"): mode.name.lower()}
+
+
+def statement_from_document(data: Mapping[str, Any]) -> entry_pb2.ActStatement:
+    """The statement that a document describes; its rules are not checked here (``content.check``).
+
+    Its times are in the zone that ``time_zone`` names, WIB if it does not.
+
+    Raises:
+        InvalidInputError: ``INVALID_FIELD``.
+    """
+    values = dict(data)
+    zone = _take(values, "time_zone")
+    statement = entry_pb2.ActStatement()
+    for name, key, value in _named(values, {field.name for field in statement.DESCRIPTOR.fields}):
+        _set(statement, name, value, key, _Zone(zone))
+    return statement
 
 
 def as_written(error: InvalidInputError, data: Mapping[str, Any]) -> InvalidInputError:
@@ -573,13 +637,15 @@ def dump(document: Mapping[str, Any]) -> str:
 
 
 def template(kind: str, language: str = "id") -> str:
-    """A commented YAML that can be filled in and published: ``best-practice``, ``regulation``, ``agenda-item``, ``profile``.
+    """A commented YAML that can be filled in and published: ``best-practice``, ``regulation``, ``agenda-item``, ``profile``,
+    or issued by a simpul: ``statement``.
 
     Raises:
         InvalidInputError: ``INVALID_FIELD`` for another word.
     """
     word = kind.lower().replace("_", "-")
-    if word not in TEMPLATES:
+    word = _FORM_WORDS.get(word, word)
+    if word not in (*TEMPLATES, *FORMS):
         word = vocabulary.find("RecordKind", kind).name.lower().replace("_", "-")
     folder = resources.files("kad_protocol") / "templates" / ("id" if language == "id" else "en")
     return (folder / f"{word}.yaml").read_text(encoding="utf-8")

@@ -32,6 +32,7 @@ from kad_protocol.entry import (
     MAX_CONTENT_BLOB_BYTES,
     MAX_ENTRY_BYTES,
     digest_of,
+    key_set,
     log_keys_of,
     parse_entry,
     parse_genesis,
@@ -70,6 +71,7 @@ __all__ = [
     "rotations",
     "seal",
     "supply_content",
+    "truncate",
 ]
 
 #: Entries in one batch; a larger one is refused unread.
@@ -116,15 +118,17 @@ def keys_of(state: FeedState) -> LogKeys:
     return log_keys_of(state.feed.origin, state.log_keys)
 
 
-def pin(tx: LogTransaction, feed: FeedId, genesis: bytes) -> bool:
+def pin(tx: LogTransaction, feed: FeedId, genesis: bytes, role: entry_pb2.MemberRole.ValueType = entry_pb2.MEMBER_ROLE_UNSPECIFIED) -> bool:
     """Accept a feed from now on: the one whose first entry has this leaf hash, and no other. True if it was not known.
+
+    With a role, its genesis must say that its owner has this one.
 
     Raises:
         VerificationError: ``GENESIS_MISMATCH`` if another genesis is pinned for the same origin.
     """
     state = tx.feed(feed)
     if state is None:
-        tx.save_feed(FeedState(feed, genesis))
+        tx.save_feed(FeedState(feed, genesis, role=role))
         return True
     if state.genesis != genesis:
         raise VerificationError(Reason.GENESIS_MISMATCH, f"{feed} is known with another genesis", feed=feed)
@@ -136,9 +140,11 @@ def append(tx: LogTransaction, feed: FeedId, drafts: Sequence[Draft]) -> int:
     transaction and that has been committed.
 
     Raises:
-        NotFoundError: ``FEED_NOT_FOUND``. InvalidInputError: ``ENTRY_TOO_LARGE``.
+        NotFoundError: ``FEED_NOT_FOUND``. InvalidInputError: ``ENTRY_TOO_LARGE``. PreconditionError: ``EPOCH_SUPERSEDED``.
     """
     state = _known(tx, feed)
+    if state.quarantine == Reason.EPOCH_SUPERSEDED:
+        raise _given_up(feed)
     authority = state.authority_index
     bodies: list[bytes] = []
     for offset, draft in enumerate(drafts):
@@ -189,6 +195,7 @@ def _seal_once(tx: LogTransaction, state: FeedState, signer: Callable[[LogKeys],
                 signers = [signer(log_keys_of(feed.origin, keys))]
             elif entry.WhichOneof("body") == "key_rotation":
                 keys = entry.key_rotation.log_keys.SerializeToString()
+                keychain.check_room(tx, feed)
                 signers.append(signer(keychain.check_rotation(feed, entry.key_rotation)))
                 rotated = True
                 break
@@ -225,12 +232,15 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
 
     Raises:
         NotFoundError: ``UNKNOWN_FEED``, nobody vouched for this feed.
-        PreconditionError: ``FEED_QUARANTINED``.
+        PreconditionError: ``FEED_QUARANTINED``, ``EPOCH_SUPERSEDED``.
         OutOfRangeError: ``POSITION_MISMATCH``, the batch begins beyond what is here (metadata ``size``).
         VerificationError: it does not verify; the reason says how.
         ForkedError: its author signed something that contradicts what is here.
     """
     feed = FeedId.parse(batch.feed)
+    given_up = tx.feed(feed)
+    if given_up is not None and given_up.quarantine == Reason.EPOCH_SUPERSEDED and _repeats(tx, given_up, batch):
+        return Extended(feed, given_up.size, 0)
     state = _accepted(tx, feed)
     if batch.after > state.size:
         raise OutOfRangeError(
@@ -254,7 +264,7 @@ def extend(tx: LogTransaction, batch: replication_pb2.Batch, checkpoint: bytes) 
         raise VerificationError(Reason.ROOT_MISMATCH, f"{feed}: a batch to {end} under a checkpoint of {signed.size}", feed=feed, index=end)
 
     walked = _walk(state, entries, contents)
-    _check_rotation(state, walked.new_keys, signed.size, end, checkpoint)
+    _check_rotation(tx, state, walked.new_keys, signed.size, end, checkpoint)
 
     frontier = merkle.Frontier.from_bytes(state.size, state.frontier)
     hashes = [merkle.leaf_hash(entry) for entry in entries]
@@ -296,25 +306,45 @@ def _accepted(tx: LogTransaction, feed: FeedId) -> FeedState:
     state = tx.feed(feed)
     if state is None:
         raise NotFoundError(Reason.UNKNOWN_FEED, f"nobody here vouches for {feed}", feed=feed)
-    if state.quarantine:
+    if state.quarantine == Reason.EPOCH_SUPERSEDED:
+        raise _given_up(feed)
+    # Of a member that has signed two histories that one is followed which the simpul's log observes, or nobody could judge on; what it
+    # holds has no effect any more but where that log says so.
+    followed = state.quarantine == Reason.FORKED and state.role == entry_pb2.MEMBER_ROLE_FORUM
+    if state.quarantine and not followed:
         raise PreconditionError(Reason.FEED_QUARANTINED, f"{feed} is quarantined: {state.quarantine}", feed=feed, why=state.quarantine)
     return state
 
 
+def _given_up(feed: FeedId) -> PreconditionError:
+    return PreconditionError(
+        Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner, who goes on with new keys in a new epoch", feed=feed
+    )
+
+
+def _repeats(tx: LogTransaction, state: FeedState, batch: replication_pb2.Batch) -> bool:
+    """Is every entry of the batch here, byte for byte?"""
+    _check_shape(batch)
+    if batch.after + len(batch.entries) > state.size:
+        return False
+    stored = tx.entries(state.feed, batch.after, len(batch.entries), MAX_BATCH_ENTRIES * (MAX_ENTRY_BYTES + MAX_CONTENT_BLOB_BYTES))
+    return [entry.body for entry in stored] == list(batch.entries)
+
+
 def _known_already(tx: LogTransaction, state: FeedState, batch: replication_pb2.Batch) -> bool:
     """Is every entry of the batch here, byte for byte, and does its checkpoint contradict nothing?"""
-    stored = tx.entries(state.feed, batch.after, len(batch.entries), MAX_BATCH_ENTRIES * (MAX_ENTRY_BYTES + MAX_CONTENT_BLOB_BYTES))
-    if [entry.body for entry in stored] != list(batch.entries):
+    if not _repeats(tx, state, batch):
         return False
     if batch.checkpoint:
         check_head(tx, state.feed, batch.checkpoint)
     return True
 
 
-def _check_rotation(state: FeedState, new_keys: bytes | None, signed_size: int, end: int, checkpoint: bytes) -> None:
+def _check_rotation(tx: LogTransaction, state: FeedState, new_keys: bytes | None, signed_size: int, end: int, checkpoint: bytes) -> None:
     """A rotation, if there is one, holds only if the old and the new keys both signed the checkpoint that ends with it."""
     if new_keys is None:
         return
+    keychain.check_room(tx, state.feed)
     if signed_size != end:
         raise VerificationError(
             Reason.KEY_ROTATION_INVALID,
@@ -354,6 +384,10 @@ def _with_genesis(state: FeedState, data: bytes) -> FeedState:
     feed, genesis = parse_genesis(data)
     if feed != state.feed:
         raise VerificationError(Reason.GENESIS_MISMATCH, f"the genesis of {state.feed} names {feed}", feed=state.feed, index=0)
+    if state.role and genesis.role != state.role:
+        raise VerificationError(
+            Reason.GENESIS_MISMATCH, f"the genesis of {state.feed} claims another role than it was admitted with", feed=state.feed, index=0
+        )
     return replace(state, log_keys=genesis.log_keys.SerializeToString(), role=genesis.role)
 
 
@@ -574,9 +608,46 @@ def check_divergence(tx: LogTransaction, feed: FeedId, head: replication_pb2.Hea
         raise ForkedError(feed, evidence.fork(keychain.chain_of(tx, feed), state.checkpoint, head.checkpoint, said.root, list(said.proof)))
 
 
+def truncate(tx: LogTransaction, feed: FeedId, size: int) -> None:
+    """Give up a copy beyond its first ``size`` entries, to take another history of the same feed from there on.
+
+    What is left is under no checkpoint until the next batch comes.
+    """
+    state, frontier, authority = _known(tx, feed), merkle.Frontier(), 0
+    keys = keychain.keys_at(tx, feed, size) if size else None
+    tx.drop_from(feed, size)
+    tiles = tx.tiles(feed)
+    while frontier.size < size:
+        stored = tx.entries(feed, frontier.size, min(MAX_BATCH_ENTRIES, size - frontier.size), MAX_BATCH_BYTES * 4)
+        for item in stored:
+            entry = parse_entry(item.body)
+            if entry is not None and entry.WhichOneof("body") in AUTHORITY_BODIES:
+                authority = item.index
+        hashes = [merkle.leaf_hash(item.body) for item in stored]
+        merkle.extend_tiles(tiles, frontier.size, hashes)
+        frontier.append(hashes)
+    tx.save_feed(
+        replace(
+            state,
+            size=size,
+            tail=size,
+            frontier=frontier.to_bytes(),
+            root=frontier.root(),
+            checkpoint=b"",
+            signed_size=0,
+            target=b"",
+            log_keys=key_set(keys).SerializeToString() if keys is not None else b"",
+            authority_index=authority,
+        )
+    )
+
+
 def quarantine(tx: LogTransaction, feed: FeedId, reason: Reason) -> None:
     """Take nothing more of a feed; what is here stays and is served."""
-    tx.save_feed(replace(_known(tx, feed), quarantine=reason.value))
+    state = _known(tx, feed)
+    if state.quarantine != Reason.EPOCH_SUPERSEDED:
+        # What its owner gave up stays given up, whatever else is found of it.
+        tx.save_feed(replace(state, quarantine=reason.value))
 
 
 def _known(tx: LogTransaction, feed: FeedId) -> FeedState:

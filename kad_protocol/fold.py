@@ -25,10 +25,10 @@ from kad_protocol.v1 import content_pb2, entry_pb2
 if TYPE_CHECKING:
     from kad_protocol.store import FeedState, StoredEntry
 
-__all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived", "content_of"]
+__all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived", "content_of", "retraction_reason"]
 
 #: Grows when the same entries would fold to something else; a store then folds all feeds anew.
-FOLD_VERSION = 3
+FOLD_VERSION = 4
 
 _CHUNK = 256
 
@@ -55,7 +55,11 @@ class FoldTransaction(LogTransaction, Protocol):
     """The feeds and what is folded from them, inside one transaction."""
 
     def unfolded(self) -> list[FeedId]:
-        """Feeds with entries that have not been folded, simpuls first: who is a member is known before what members say."""
+        """Feeds with entries that have not been folded, simpuls first: who is a member is known before what members say.
+
+        A feed of a later epoch waits until the simpul's log has been judged to where it follows the one before, whose records it goes on
+        with; where no simpul of its federation is known, nobody can say so, and it does not wait.
+        """
 
     def folded(self, feed: FeedId) -> int:
         """How many entries of a feed have been folded."""
@@ -84,6 +88,9 @@ class FoldTransaction(LogTransaction, Protocol):
 
     def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:
         """A record was withdrawn."""
+
+    def good_size(self, feed: FeedId) -> int | None:
+        """Of a feed with two histories: how many of its entries were here before that was known. Only what they say is shown."""
 
     def put_profile(self, feed: FeedId, index: int, profile: content_pb2.ForumProfile) -> None:
         """A forum described itself."""
@@ -140,7 +147,7 @@ def content_arrived(tx: FoldTransaction, feed: FeedId, index: int) -> None:
                 tx.put_content(feed, index, entry.record_version, content)
         case "record_retraction":
             problem = None
-            tx.put_retraction(feed, index, entry.record_retraction, time_of(entry), _retraction_reason(stored))
+            tx.put_retraction(feed, index, entry.record_retraction, time_of(entry), retraction_reason(stored))
         case "profile_version":
             problem = _fold_profile(tx, feed, stored)
         case _:
@@ -159,7 +166,7 @@ def _folded(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Probl
         return Problem(Reason.ENTRY_MALFORMED, f"folding it failed: {error}"[:300])
 
 
-def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem | None:  # noqa: PLR0911 - one line for each kind
+def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem | None:  # noqa: C901, PLR0911 - one line for each kind
     feed = state.feed
     entry = parse_entry(stored.body)
     if entry is None:
@@ -167,6 +174,8 @@ def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem
     body = entry.WhichOneof("body")
     if body in AUTHORITY_BODIES and body not in _SIMPUL_BODIES:
         tx.put_authority_entry(feed, stored.index)
+    if state.quarantine == Reason.FORKED and body in _SHOWN and stored.index >= (tx.good_size(feed) or 0):
+        return Problem(Reason.FORKED, "its author has signed two histories; nothing of either is shown from here on")
     match body:
         case "record_version":
             return _fold_version(tx, feed, entry, stored)
@@ -187,6 +196,8 @@ def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem
             return Problem(Reason.CONTENT_MISSING, f"the text of a {body} has not arrived", waiting=True)
 
 
+#: What people read.
+_SHOWN = frozenset({"record_version", "record_retraction", "profile_version"})
 #: What only a simpul's feed may hold; judged in ``kad_protocol.order``.
 _SIMPUL_BODIES = frozenset({"observation", "membership", "founding", "finality", "census", "act"})
 
@@ -248,13 +259,14 @@ def _fold_retraction(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, 
     head = tx.record_head(feed, retraction.record)
     if head is None or head.retracted or head.version != retraction.version:
         return Problem(Reason.VERSION_OUT_OF_ORDER, f"a retraction of record {retraction.record} that does not fit")
-    tx.put_retraction(feed, stored.index, retraction, time_of(entry), _retraction_reason(stored))
+    tx.put_retraction(feed, stored.index, retraction, time_of(entry), retraction_reason(stored))
     if not stored.content:
         return Problem(Reason.CONTENT_MISSING, f"the reason for retracting {retraction.record} has not arrived", waiting=True)
     return None
 
 
-def _retraction_reason(stored: StoredEntry) -> str:
+def retraction_reason(stored: StoredEntry) -> str:
+    """Why a record was withdrawn; empty if that has not arrived or does not read."""
     if not stored.content:
         return ""
     try:

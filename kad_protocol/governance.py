@@ -14,6 +14,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from google.protobuf.message import DecodeError
+
 from kad_protocol.authority import (
     FUNCTIONS,
     Action,
@@ -32,8 +34,8 @@ from kad_protocol.errors import InvalidInputError, KadError, Reason, Verificatio
 from kad_protocol.keys import recovery_digest
 from kad_protocol.names import FeedId, is_record_id
 from kad_protocol.note import Checkpoint, Note, verify_cosignatures
-from kad_protocol.statement import RECOVERY, verify_statement
-from kad_protocol.v1 import entry_pb2, governance_pb2
+from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY, verify_statement
+from kad_protocol.v1 import enrolment_pb2, entry_pb2, governance_pb2
 from kad_protocol.witness import confirming
 
 if TYPE_CHECKING:
@@ -41,10 +43,13 @@ if TYPE_CHECKING:
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from kad_protocol.note import LogKeys
+
 __all__ = [
     "FOUNDING_RULES",
     "LONGEST_MANDATE_DAYS",
     "UNLAWFUL",
+    "Annulled",
     "Effect",
     "Governance",
     "Items",
@@ -68,6 +73,8 @@ _MOST_PROPOSALS = 20
 #: Said in the contract; an act that cites or names more is none.
 _MOST_CITED, _MOST_SECTORS, _MOST_REGIONS = 600, 32, 600
 _LONGEST_DEADLINE_DAYS = 366
+#: What else waits to be confirmed, besides acts and the ends of decisions: who is a member, and what is put to the vote.
+_MEMBER, _PROPOSAL = "+", "?"
 #: How far the time of an act may lie beyond the time at which members confirmed it: clocks differ.
 _CLOCK_TOLERANCE = 5 * _MINUTE
 DEFAULT_LAG_SECONDS = 600
@@ -104,9 +111,11 @@ UNLAWFUL = frozenset(
         Reason.ACT_TIME_WRONG,
         Reason.ALREADY_ENROLLED,
         Reason.CENSUS_WRONG,
+        Reason.CONSENT_MISSING,
         Reason.DECISION_MISSING,
         Reason.ENDORSEMENTS_MISSING,
         Reason.ENTRY_NOT_AVAILABLE_TO_ROLE,
+        Reason.EPOCH_SUPERSEDED,
         Reason.FINALITY_INVALID,
         Reason.FOUNDING_TOO_LATE,
         Reason.FUNCTION_UNKNOWN,
@@ -127,8 +136,11 @@ UNLAWFUL = frozenset(
     }
 )
 
+#: Where a version of a record stood with those who review it.
+_SHOWN, _WAITS, _TURNED_DOWN = 0, 1, 2
+
 #: What a suspended member may still write with effect: nothing can take these away.
-_ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis"})
+_ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis", "veto"})
 
 
 class Items(Protocol):
@@ -181,6 +193,14 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Annulled:
+    """What an entry of the simpul's log did has turned out not to be lawful."""
+
+    index: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """Submissions of a forum need not wait any longer."""
 
@@ -189,13 +209,14 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A feed was given up by its owner; what it holds beyond ``good_size`` is void."""
+    """A feed was given up by its owner; what it holds beyond ``good_size`` is void, and ``heir`` goes on with the rest."""
 
     feed: FeedId
     good_size: int
+    heir: FeedId
 
 
-Effect = Pinned | Standing | Withdrawn | Released | Superseded
+Effect = Pinned | Standing | Withdrawn | Annulled | Released | Superseded
 
 
 def check_mandate(mandate: entry_pb2.Mandate, own: FeedId, simpul: FeedId) -> None:
@@ -285,6 +306,16 @@ class Governance:
         return micros_of(self.head.time)
 
     @property
+    def confirmed(self) -> int:
+        """The newest time at which members confirmed the log, microseconds since 1970; 0 before the first."""
+        return micros_of(self.head.confirmed_time)
+
+    @property
+    def now(self) -> int:
+        """Time of the log, as far as it can be believed: a simpul's clock that runs off takes nobody's rights away."""
+        return min(self.time, self.confirmed + _DAY) if self.confirmed else self.time
+
+    @property
     def policy(self) -> Policy:
         """The mode in force."""
         return policy(self.head.mode)
@@ -309,10 +340,22 @@ class Governance:
 
     def full_members(self) -> list[str]:
         """See ``authority.Facts``."""
-        return [member.name for member in self._full()]
+        return [member.name for member in self.electorate()]
 
-    def _full(self) -> list[governance_pb2.FederationMember]:
+    def electorate(self) -> list[governance_pb2.FederationMember]:
+        """Active full members whose admission is confirmed; all of them where nobody is left who could confirm anything.
+
+        So whom a simpul admits, rightly or not, has no part in confirming that, nor a vote before.
+        """
+        voting, known = self._voting(), set(self.head.electorate)
+        return [member for member in voting if member.name in known] or voting
+
+    def _voting(self) -> list[governance_pb2.FederationMember]:
         return [member for member in self.members() if _votes(member)]
+
+    def _holders(self) -> list[str]:
+        """Feeds of full members, of all epochs: whoever began anew keeps its office."""
+        return [feed for member in self._voting() for feed in (member.feed, *(former.feed for former in member.former))]
 
     def mandate(self, ref: entry_pb2.MandateRef) -> governance_pb2.GrantedMandate | None:
         """See ``authority.Facts``."""
@@ -358,7 +401,7 @@ class Governance:
         """Do records of this kind wait for review before others read them?"""
         if not self.was_curated(name) or self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
             return False
-        return any(kind in granted.mandate.kinds for granted in self.usable("curate", self.time, name))
+        return any(kind in granted.mandate.kinds for granted in self.usable("curate", self.now, name))
 
     def decision(self, number: str) -> governance_pb2.Decision | None:
         """A proposal by its id."""
@@ -395,13 +438,8 @@ class Governance:
     # The simpul's log, entry by entry.
 
     def reach(self, position: int, micros: int) -> None:
-        """The log has come to an entry: its time is now, and what was due is closed."""
-        now = max(self.time, micros)
-        _set(self.head.time, now)
-        if self.head.HasField("next_deadline") and micros_of(self.head.next_deadline) <= now:
-            for decision in self._open():
-                if micros_of(decision.proposal.deadline) <= now:
-                    self._close(decision, position)
+        """The log has come to an entry, which says what time it is."""
+        _set(self.head.time, max(self.time, micros))
         self.head.position = position + 1
 
     def save(self) -> None:
@@ -424,6 +462,27 @@ class Governance:
         member = self.member(self.name_of(feed))
         return member.observed_size if member is not None and member.feed == feed.origin and member.state != _APPLIED else None
 
+    def witness_keys(self, feed: FeedId, size: int) -> LogKeys | None:
+        """The keys with which a member confirms a checkpoint of so many entries of this log: those that the log has observed before.
+
+        So everybody who holds these entries knows them, whatever else of that member has arrived, and a change of keys is a change
+        at one place for all. None while the log has observed no keys of that member.
+        """
+        member = self.member(self.name_of(feed))
+        if member is None or member.feed != feed.origin or not member.HasField("witness_keys"):
+            return None
+        early = size <= member.witness_position and member.HasField("former_witness_keys")
+        keys = member.former_witness_keys if early else member.witness_keys
+        return log_keys_of(feed.origin, keys.SerializeToString())
+
+    def any_witness_keys(self, feed: FeedId) -> list[LogKeys]:
+        """The keys with which a member says what it holds of others, newest first: those of today, and those before them."""
+        member = self.member(self.name_of(feed))
+        if member is None or member.feed != feed.origin:
+            return []
+        known = [getattr(member, field) for field in ("witness_keys", "former_witness_keys") if member.HasField(field)]
+        return [log_keys_of(feed.origin, keys.SerializeToString()) for keys in known]
+
     def observe(self, feed: FeedId, size: int) -> None:
         """So much is observed now."""
         member = self.member(self.name_of(feed))
@@ -431,13 +490,20 @@ class Governance:
             member.observed_size = size
             self._keep_member(member)
 
-    def membership(self, position: int, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]) -> None:
+    def membership(  # noqa: C901 - one rule after the other
+        self,
+        position: int,
+        entry: entry_pb2.Membership,
+        root_of: Callable[[FeedId, int], bytes | None],
+        keys_of: Callable[[FeedId, int], LogKeys],
+    ) -> None:
         """The simpul says where a forum stands; true only as far as the rules bear it out.
 
         Args:
             position: of the entry.
             entry: what it says.
             root_of: the root of a feed at a size, None if that is not here.
+            keys_of: the keys of a feed at a size that was observed.
 
         Raises:
             Refused: with the rule that is broken.
@@ -446,8 +512,13 @@ class Governance:
         if _same_member(feed.origin, self._simpul) or len(entry.genesis) != 32:  # noqa: PLR2004 - SHA-256
             raise Refused(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
         member = self.member(self.name_of(feed))
+        if member is not None and member.state == _LEFT and entry.state in (_APPLIED, _ACTIVE) and not entry.HasField("recovery"):
+            self._check_genesis(feed, entry.genesis)
+            self._check_consent(member, entry, keys_of)
+        if member is not None and any(former.feed == feed.origin for former in member.former):
+            raise Refused(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
         if entry.HasField("recovery"):
-            self._recover(position, feed, entry, member, root_of)
+            self._recover(position, feed, entry, root_of)
         elif entry.state == _APPLIED:
             self._apply(position, feed, entry, member)
         elif entry.state == _ACTIVE and (member is None or member.state in (_APPLIED, _LEFT)):
@@ -461,9 +532,25 @@ class Governance:
         elif entry.state == _SUSPENDED and entry.decision != member.decision:
             raise Refused(Reason.DECISION_MISSING, f"{entry.decision or 'nothing'} is not the decision that suspended {member.name}")
 
+    def _check_consent(
+        self, member: governance_pb2.FederationMember, entry: entry_pb2.Membership, keys_of: Callable[[FeedId, int], LogKeys]
+    ) -> None:
+        """Whoever has left is let in again only with its own word, given after it left."""
+        consent, feed = entry.consent, FeedId.parse(member.feed)
+        try:
+            keys = keys_of(feed, member.observed_size)
+            verify_statement(keys, CERTIFICATE_BINDING, consent.statement, consent.ed25519_signature, consent.mldsa44_signature)
+            said = enrolment_pb2.CertificateBinding.FromString(consent.statement)
+        except (KadError, DecodeError) as error:
+            raise Refused(Reason.CONSENT_MISSING, f"{member.name} has left, and nothing shows that it comes back: {error}") from error
+        departed = int(self._items.get("departed", member.name) or b"0")
+        if said.feed != feed.origin or micros_of(said.time) < departed:
+            raise Refused(Reason.CONSENT_MISSING, f"{member.name} has left, and what shows that it comes back is older than that")
+
     def _apply(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         if member is not None and member.state not in (_APPLIED, _LEFT):
             raise Refused(Reason.ALREADY_ENROLLED, f"{feed.forum} is a member already")
+        self._check_epoch(feed, member)
         self._check_genesis(feed, entry.genesis)
         category = entry.category or entry_pb2.MEMBER_CATEGORY_FULL
         if member is not None and member.state == _APPLIED and (member.genesis, member.category) == (entry.genesis, category):
@@ -471,14 +558,21 @@ class Governance:
         self._put_member(position, feed, entry, _APPLIED)
 
     def _admit(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
-        if feed.epoch and (member is None or member.feed != feed.origin):
-            raise Refused(Reason.RECOVERY_INVALID, f"{feed} is not the first epoch of that member, and nothing proves that it is the next")
+        self._check_epoch(feed, member)
         self._check_genesis(feed, entry.genesis)
         self.may_admit(feed, entry, member)
         self._put_member(position, feed, entry, _ACTIVE)
+        if entry.mandates:
+            self._items.put("admission", _place(position), entry.SerializeToString())
+        self._await(position, f"{_MEMBER}{self.name_of(feed)}")
         self._items.put("genesis", feed.origin, entry.genesis)
         self._items.delete("left-suspended", self.name_of(feed))
         self.effects += [Pinned(feed, entry.genesis), Standing(feed, _ACTIVE, entry.category)]
+
+    def _check_epoch(self, feed: FeedId, member: governance_pb2.FederationMember | None) -> None:
+        """Only its recovery keys begin a later epoch of a member, also after it has left."""
+        if feed.epoch and (member is None or member.feed != feed.origin):
+            raise Refused(Reason.RECOVERY_INVALID, f"{feed} is not the first epoch of that member, and nothing proves that it is the next")
 
     def _check_genesis(self, feed: FeedId, genesis: bytes) -> None:
         """A feed that was ever a member's keeps its genesis, also after its owner has left and applies again."""
@@ -507,7 +601,7 @@ class Governance:
                 owner=feed,
                 function="admit-members",
                 cited=tuple(entry.mandates),
-                time=self.time,
+                time=max(self.time, self.confirmed),
             )
             verdict = self.may(question)
             if verdict.allowed:
@@ -535,20 +629,20 @@ class Governance:
         fresh.time.CopyFrom(self.head.time)
         self._keep_member(fresh)
 
-    def _recover(  # noqa: C901 - one rule after the other
-        self,
-        position: int,
-        feed: FeedId,
-        entry: entry_pb2.Membership,
-        member: governance_pb2.FederationMember | None,
-        root_of: Callable[[FeedId, int], bytes | None],
-    ) -> None:
-        """The owner of a feed begins it anew; only the recovery keys, to which its genesis commits, can say so."""
+    def check_recovery(
+        self, feed: FeedId, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]
+    ) -> entry_pb2.RecoveryStatement | None:
+        """Check whether an entry proves that the owner of a feed begins it anew; what its recovery keys say, None if that has been done.
+
+        Raises:
+            Refused: ``RECOVERY_INVALID``.
+        """
+        member = self.member(self.name_of(feed))
+        if member is not None and member.feed == feed.origin and member.genesis == entry.genesis:
+            return None
         if member is None or member.state == _APPLIED or not member.recovery_digest:
             raise Refused(Reason.RECOVERY_INVALID, f"{feed} recovers a feed that is no member's")
         old, recovery = FeedId.parse(member.feed), entry.recovery
-        if old == feed and member.genesis == entry.genesis:
-            return
         try:
             keys = log_keys_of(old.origin, recovery.recovery_keys.SerializeToString())
             if recovery_digest(keys) != member.recovery_digest:
@@ -566,25 +660,57 @@ class Governance:
         )
         if not fits or root_of(old, said.last_good_size) != said.last_good_root:
             raise Refused(Reason.RECOVERY_INVALID, f"the recovery of {old} does not fit what was observed of it")
-        for granted in self.mandates(member.name):
-            if granted.ref.feed == old.origin and granted.ref.index >= said.last_good_size and not granted.end_position:
+        return said
+
+    def state_after_recovery(self, member: governance_pb2.FederationMember, last_good_size: int) -> entry_pb2.MembershipState.ValueType:
+        """Where a member stands once it has begun anew: as before, and a departure that a thief declared has not been."""
+        undone = member.state == _LEFT and member.departure_index >= last_good_size and member.state_before
+        return member.state_before if undone else member.state
+
+    def _recover(self, position: int, feed: FeedId, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]) -> None:
+        """The owner of a feed begins it anew; only the recovery keys, to which its genesis commits, can say so."""
+        said = self.check_recovery(feed, entry, root_of)
+        member = self.member(self.name_of(feed))
+        if said is None or member is None:
+            return
+        old = FeedId.parse(said.feed)
+        self._undo_beyond(position, member, old, said.last_good_size)
+        state = self.state_after_recovery(member, said.last_good_size)
+        if state != member.state:
+            self._items.delete("left-suspended", member.name)
+        member.state = state
+        self._items.put("genesis", feed.origin, entry.genesis)
+        member.former.append(governance_pb2.FederationMember.FormerEpoch(feed=old.origin, good_size=said.last_good_size))
+        member.feed, member.genesis, member.observed_size, member.position = feed.origin, entry.genesis, 0, position
+        for field in ("recovery_digest", "witness_keys", "witness_position", "former_witness_keys", "departure_index", "state_before"):
+            # The log knows nothing of the new feed yet, not even its keys.
+            member.ClearField(field)
+        member.time.CopyFrom(self.head.time)
+        self._keep_member(member)
+        self.effects += [Pinned(feed, entry.genesis), Superseded(old, said.last_good_size, feed)]
+        self.effects += [Standing(old, _LEFT, member.category), Standing(feed, member.state, member.category)]
+
+    def _undo_beyond(self, position: int, member: governance_pb2.FederationMember, old: FeedId, good_size: int) -> None:
+        """What a thief decided and others have not built upon yet is undone. What was closed or revoked stays so."""
+        for granted in self.running(member.name):
+            if granted.ref.feed == old.origin and granted.ref.index >= good_size:
                 self._end_mandate(granted, position)
+        self._resubmit(old, good_size)
         for decision in self._open():
             # What a thief voted or proposed and nobody has closed yet does not count; the owner votes again.
-            kept = [vote for vote in decision.votes if vote.feed != old.origin or vote.index < said.last_good_size]
-            if decision.proposer == old.origin and decision.index >= said.last_good_size:
+            kept = [vote for vote in decision.votes if vote.feed != old.origin or vote.index < good_size]
+            if decision.proposer == old.origin and decision.index >= good_size:
                 self._end_decision(decision, position, _Decision.STATE_REJECTED, "EPOCH_SUPERSEDED")
             elif len(kept) != len(decision.votes):
                 del decision.votes[:]
                 decision.votes.extend(kept)
                 self._keep_decision(decision)
-        member.former.append(governance_pb2.FederationMember.FormerEpoch(feed=old.origin, good_size=said.last_good_size))
-        member.feed, member.genesis, member.observed_size, member.position = feed.origin, entry.genesis, 0, position
-        member.ClearField("recovery_digest")
-        member.time.CopyFrom(self.head.time)
-        self._keep_member(member)
-        self.effects += [Superseded(old, said.last_good_size), Standing(old, _LEFT, member.category), Pinned(feed, entry.genesis)]
-        self.effects.append(Standing(feed, member.state, member.category))
+        for key, value in self._items.all("endorsed", f"{member.name} "):
+            origin, _, index = value.decode().partition(" ")
+            candidate = self.member(key.partition(" ")[2])
+            if origin == old.origin and int(index) >= good_size and candidate is not None and member.name in candidate.endorsements:
+                candidate.endorsements.remove(member.name)
+                self._keep_member(candidate)
 
     def finality(self, note: bytes, root_of: Callable[[FeedId, int], bytes | None]) -> None:
         """The simpul shows the quorum that it got.
@@ -592,10 +718,38 @@ class Governance:
         Raises:
             Refused: ``FINALITY_INVALID``.
         """
-        size, confirmed = self.check_finality(note, self.head.position - 1, root_of)
-        if size > self.head.final_size:
-            self.head.final_size = size
-            self._finalise(confirmed)
+        position = self.head.position - 1
+        size, confirmed = self.check_finality(note, position, root_of)
+        if size <= self.head.final_size:
+            return
+        self.head.final_size = size
+        _set(self.head.confirmed_time, max(self.confirmed, confirmed))
+        if abs(self.time - confirmed) > _CLOCK_TOLERANCE:
+            # What members say of the time stands against what the simpul says: a clock that ran off, or was held back, is set right here.
+            _set(self.head.time, confirmed)
+        self._finalise(confirmed)
+        del self.head.electorate[:]
+        self.head.electorate.extend(member.name for member in self._voting() if member.position < size)
+        self._pass(position)
+
+    def _pass(self, position: int) -> None:
+        """By the time that members have confirmed, what is due is closed."""
+        for decision in self._open():
+            if decision.open_position < self.head.final_size and not decision.HasField("confirmed_open_time"):
+                decision.confirmed_open_time.CopyFrom(self.head.confirmed_time)
+                self._keep_decision(decision)
+            if (due := self._due_time(decision)) is not None and due <= self.confirmed:
+                self._close(decision, position)
+        self._due()
+
+    def _due_time(self, decision: governance_pb2.Decision) -> int | None:
+        """When a decision is closed, whoever has voted by then; None while its notice has not begun."""
+        deadline = micros_of(decision.proposal.deadline)
+        if decision.proposal.WhichOneof("matter") != "charter" or not self.charter.notice_hours:
+            return deadline
+        if not decision.HasField("confirmed_open_time"):
+            return None
+        return max(deadline, micros_of(decision.confirmed_open_time) + self.charter.notice_hours * 3600 * 1_000_000)
 
     def check_finality(self, note: bytes, index: int, root_of: Callable[[FeedId, int], bytes | None]) -> tuple[int, int]:
         """Check what shows a quorum, in an entry at ``index`` of the simpul's feed.
@@ -615,19 +769,24 @@ class Governance:
             raise Refused(Reason.FINALITY_INVALID, "the note is not of an earlier place of this log")
         if root_of(self._simpul, checkpoint.size) != checkpoint.root:
             raise Refused(Reason.FINALITY_INVALID, "the note is of another history than this log")
-        full = self._full()
+        everybody = self.electorate()
         times: dict[FeedId, int] = {}
-        for member in full:
+        for member in everybody:
             feed = FeedId.parse(member.feed)
             try:
-                times[feed] = verify_cosignatures(parsed, log_keys_of(feed.origin, member.witness_keys.SerializeToString())).time
+                keys = self.witness_keys(feed, checkpoint.size)
+                if keys is not None:
+                    times[feed] = verify_cosignatures(parsed, keys).time
             except VerificationError:
                 # Whose keys are none, or whose lines are not there or not good, does not confirm; that takes nothing from the others.
                 continue
-        counted = confirming([FeedId.parse(member.feed) for member in full], times)
+        counted = confirming([FeedId.parse(member.feed) for member in everybody], times, self.confirmed // 1_000_000)
         if not counted:
             raise Refused(Reason.FINALITY_INVALID, f"{len(times)} members confirm it; that is no quorum")
-        return checkpoint.size, int(statistics.median(times[feed] for feed in counted)) * 1_000_000
+        confirmed = int(statistics.median(times[feed] for feed in counted)) * 1_000_000
+        if confirmed < self.confirmed - _CLOCK_TOLERANCE:
+            raise Refused(Reason.FINALITY_INVALID, "members confirmed it before they confirmed what is final already")
+        return checkpoint.size, confirmed
 
     def _finalise(self, confirmed: int) -> None:
         """What waited for the quorum is final, unless the confirmation shows that its time was wrong."""
@@ -636,7 +795,9 @@ class Governance:
                 break
             self._items.delete("awaiting", key)
             number = key.partition("/")[2]
-            if not number:
+            if number.startswith(_MEMBER):
+                self._finalise_admission(_position(key), number.removeprefix(_MEMBER), confirmed)
+            elif not number:
                 performed = self.act(_position(key))
                 if performed is not None and performed.state == _Act.STATE_UNWITNESSED:
                     self._finalise_act(performed, confirmed)
@@ -645,17 +806,34 @@ class Governance:
                 self._keep_decision(decision)
 
     def _finalise_act(self, performed: governance_pb2.PerformedAct, confirmed: int) -> None:
-        done = micros_of(performed.time)
-        expired = any(
-            granted is None or micros_of(granted.mandate.not_after) <= confirmed
-            for granted in (self.mandate(ref) for ref in performed.act.mandates)
-        )
-        # A log that holds its time back could act under a mandate that has run out: so a late confirmation must find it still running.
-        if done > confirmed + _CLOCK_TOLERANCE or (confirmed > done + _CLOCK_TOLERANCE and expired):
+        if self._is_time_wrong(micros_of(performed.time), confirmed, performed.act.mandates):
             self._void(performed, Reason.ACT_TIME_WRONG)
         else:
             performed.state = _Act.STATE_FINAL
+            _set(performed.final_time, confirmed)
             self._keep_act(performed)
+
+    def _finalise_admission(self, position: int, name: str, confirmed: int) -> None:
+        """An admission under mandates stands only if the members' clocks bear out that these were running."""
+        kept, member = self._items.get("admission", _place(position)), self.member(name)
+        if kept is None or member is None or member.position != position or member.state != _ACTIVE:
+            return
+        if self._is_time_wrong(micros_of(member.time), confirmed, entry_pb2.Membership.FromString(kept).mandates):
+            member.state = _LEFT
+            self._keep_member(member)
+            self.effects += [Annulled(position, Reason.ACT_TIME_WRONG), Standing(FeedId.parse(member.feed), _LEFT, member.category)]
+
+    def _is_time_wrong(self, done: int, confirmed: int, mandates: Iterable[entry_pb2.MandateRef]) -> bool:
+        """Does the time at which something was done under mandates not fit the time at which members confirmed it?
+
+        A log that holds its time back could act under a mandate that has run out: so a late confirmation must find it still running.
+        """
+        if done > confirmed + _CLOCK_TOLERANCE:
+            return True
+        found = (self.mandate(ref) for ref in mandates)
+        return confirmed > done + _CLOCK_TOLERANCE and any(
+            granted is None or micros_of(granted.mandate.not_after) <= confirmed for granted in found
+        )
 
     def perform(self, index: int, act: entry_pb2.Act, micros: int, kind: int) -> governance_pb2.PerformedAct:
         """The simpul did something in members' names; judged here, and kept with the verdict.
@@ -698,11 +876,12 @@ class Governance:
         self._keep_act(performed)
         self.effects.append(Withdrawn(performed, reason))
 
-    # Records in others' names, and records that wait for review: as the entries say, whatever contents have arrived where.
+    # Records in others' names, and records that wait for review: as the entries say, whatever contents have arrived where. Both are kept
+    # by the member's name, so that they go on when its feed begins anew.
 
     def hosted(self, owner: FeedId, record: str) -> tuple[int, int, bool] | None:
         """Version and kind of a record that the simpul published in that forum's name, and whether it was withdrawn."""
-        kept = self._items.get("hosted", f"{owner.origin} {record}")
+        kept = self._items.get("hosted", f"{self.name_of(owner)} {record}")
         if kept is None:
             return None
         version, kind, withdrawn = kept.split()
@@ -710,33 +889,71 @@ class Governance:
 
     def keep_hosted(self, owner: FeedId, record: str, version: int, kind: int, *, withdrawn: bool = False) -> None:
         """Where it stands now."""
-        self._items.put("hosted", f"{owner.origin} {record}", b"%d %d %d" % (version, kind, withdrawn))
+        self._items.put("hosted", f"{self.name_of(owner)} {record}", b"%d %d %d" % (version, kind, withdrawn))
 
-    def submit(self, feed: FeedId, version: entry_pb2.RecordVersion, *, waits: bool) -> None:
-        """A version of a record of a member is observed."""
-        key = f"{feed.origin} {version.record}"
+    def submit(self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, *, waits: bool) -> None:
+        """A version of a record of a member is observed, at an index of its feed."""
+        key = f"{self.name_of(feed)} {version.record}"
+        said = b"%d %d %d %d" % (version.version, version.kind, feed.epoch, index)
+        # Each is remembered, since what replaces it may turn out to be void (``_resubmit``).
         if waits:
-            self._items.put("submission", key, b"%d %d" % (version.version, version.kind))
-        else:
+            self._items.put("submission", key, said)
+            self._items.put("submitted", f"{key} {_at(feed.epoch, index)}", said + b" %d" % _WAITS)
+        elif self._items.get("submission", key) is not None:
             self._items.delete("submission", key)
+            self._items.put("submitted", f"{key} {_at(feed.epoch, index)}", said + b" %d" % _SHOWN)
 
     def submission(self, feed: FeedId, record: str) -> tuple[int, int] | None:
         """Version and kind of a record that waits for review, or was turned down."""
-        kept = self._items.get("submission", f"{feed.origin} {record}")
+        kept = self._items.get("submission", f"{self.name_of(feed)} {record}")
         if kept is None:
             return None
-        version, kind = kept.split()
+        version, kind = kept.split()[:2]
         return int(version), int(kind)
+
+    def turned_down(self, feed: FeedId, record: str) -> bool:
+        """Does it not wait any more, since it was turned down?"""
+        key = f"{self.name_of(feed)} {record}"
+        kept = self._items.get("submission", key)
+        said = self._items.get("submitted", f"{key} {_at(*map(int, kept.split()[2:]))}") if kept is not None else None
+        return said is not None and int(said.split()[-1]) == _TURNED_DOWN
 
     def reviewed(self, feed: FeedId, record: str, *, approved: bool) -> None:
         """It was reviewed; what was turned down may be let through later."""
+        key = f"{self.name_of(feed)} {record}"
+        kept = self._items.get("submission", key)
+        if kept is None:
+            return
+        state = _SHOWN if approved else _TURNED_DOWN
+        self._items.put("submitted", f"{key} {_at(*map(int, kept.split()[2:]))}", kept + b" %d" % state)
         if approved:
-            self._items.delete("submission", f"{feed.origin} {record}")
+            self._items.delete("submission", key)
 
     def _release(self, feed: FeedId) -> None:
-        for key, _ in self._items.all("submission", f"{feed.origin} "):
-            self._items.delete("submission", key)
+        for kind in ("submission", "submitted"):
+            for key, _ in self._items.all(kind, f"{self.name_of(feed)} "):
+                self._items.delete(kind, key)
         self.effects.append(Released(feed))
+
+    def _resubmit(self, old: FeedId, good_size: int) -> None:
+        """Versions beyond the last good entry were never submitted: what they replaced stands where it stood."""
+        before: dict[str, tuple[bytes, int]] = {}
+        touched = set()
+        for key, value in self._items.all("submitted", f"{self.name_of(old)} "):
+            said, _, state = value.rpartition(b" ")
+            record, (epoch, index) = key.rpartition(" ")[0], map(int, said.split()[2:])
+            if epoch == old.epoch and index >= good_size:
+                self._items.delete("submitted", key)
+                touched.add(record)
+            else:
+                # In the order of the feeds, so the newest is the last.
+                before[record] = said, int(state)
+        for record in touched:
+            stood, state_before = before.get(record, (b"", _SHOWN))
+            if state_before == _SHOWN:
+                self._items.delete("submission", record)
+            else:
+                self._items.put("submission", record, stood)
 
     # What members wrote, at the place where the log first observes it.
 
@@ -757,11 +974,15 @@ class Governance:
         match body:
             case "genesis":
                 member.witness_keys.CopyFrom(entry.genesis.witness_keys)
+                member.witness_position = position
                 member.recovery_digest = entry.genesis.recovery_digest
                 self._keep_member(member)
             case "key_rotation":
                 # The keys themselves were checked before the entry was stored.
+                if member.witness_position < position:
+                    member.former_witness_keys.CopyFrom(member.witness_keys)
                 member.witness_keys.CopyFrom(entry.key_rotation.witness_keys)
+                member.witness_position = position
                 self._keep_member(member)
             case "mandate":
                 self._grant(member, feed, index, leaf, entry.mandate, position)
@@ -770,13 +991,14 @@ class Governance:
             case "veto":
                 self._veto(member, entry.veto)
             case "endorsement":
-                self._endorse(member, entry.endorsement)
+                self._endorse(member, feed, index, entry.endorsement)
             case "proposal":
                 self._propose(member, feed, index, leaf, entry.proposal, position)
             case "vote":
-                self._vote(member, feed, index, entry.vote, position)
+                self._vote(member, feed, index, entry, position)
             case "departure":
-                self._depart(member, feed, position)
+                self._items.put("departed", member.name, str(micros_of(entry.time)).encode())
+                self._depart(member, feed, index, position)
             case _:
                 raise Refused(Reason.ENTRY_NOT_AVAILABLE_TO_ROLE, "only a simpul writes such an entry")
 
@@ -784,9 +1006,9 @@ class Governance:
         self, member: governance_pb2.FederationMember, feed: FeedId, index: int, leaf: bytes, mandate: entry_pb2.Mandate, position: int
     ) -> None:
         check_mandate(mandate, feed, self._simpul)
-        self.check_new_mandate(member.name, mandate, self.time)
+        self.check_new_mandate(member.name, mandate, self.confirmed or self.time)
         for other in self.running(member.name):
-            if _over(other, self.time):
+            if _over(other, self.confirmed):
                 # Not looked at again; time does not go back.
                 self._items.delete("running", f"{member.name}/{other.mandate.id}")
         granted = _Mandate(name=f"{member.name}/mandates/{mandate.id}", mandate=mandate, position=position)
@@ -846,7 +1068,7 @@ class Governance:
             raise Refused(Reason.ACT_UNKNOWN, f"{performed.name} was not done in the name of {member.name}, or is vetoed already")
         if performed.act.WhichOneof("deed") not in ("publication", "withdrawal"):
             days = max(granted.mandate.veto_days for granted in own)
-            if self.time > micros_of(performed.time) + days * _DAY or not days:
+            if not days or (performed.HasField("final_time") and self.confirmed > micros_of(performed.final_time) + days * _DAY):
                 raise Refused(Reason.VETO_TOO_LATE, f"{performed.name} could be vetoed for {days} days")
         return performed
 
@@ -868,7 +1090,7 @@ class Governance:
             return
         self._void(performed, Reason.ACT_VETOED)
 
-    def _endorse(self, member: governance_pb2.FederationMember, endorsement: entry_pb2.Endorsement) -> None:
+    def _endorse(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, endorsement: entry_pb2.Endorsement) -> None:
         if not _votes(member):
             raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
         candidate = self.member(self.name_of(_feed(endorsement.feed)))
@@ -877,14 +1099,16 @@ class Governance:
         if member.name in candidate.endorsements:
             raise Refused(Reason.ENDORSEMENT_REPEATED, f"{member.name} has endorsed {candidate.name} before")
         candidate.endorsements.append(member.name)
+        self._items.put("endorsed", f"{member.name} {candidate.name}", f"{feed.origin} {index}".encode())
         self._keep_member(candidate)
 
-    def _depart(self, member: governance_pb2.FederationMember, feed: FeedId, position: int) -> None:
+    def _depart(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, position: int) -> None:
         for granted in self.running(member.name):
             self._end_mandate(granted, position)
         if member.state == _SUSPENDED:
             # Leaving does not lift a suspension: see ``may_admit``.
             self._items.put("left-suspended", member.name, b"")
+        member.departure_index, member.state_before = index, member.state
         member.state, member.position = _LEFT, position
         member.time.CopyFrom(self.head.time)
         self._keep_member(member)
@@ -912,7 +1136,7 @@ class Governance:
             if wrong:
                 raise Refused(Reason.PROPOSAL_INVALID, f"the proposal cannot be: {why}")
         if matter == "charter":
-            check_charter(proposal.charter, self.charter, [member.feed for member in self._full()])
+            check_charter(proposal.charter, self.charter, self._holders())
         elif matter == "standing":
             member = self.member(self.name_of(_feed(proposal.standing.feed)))
             if member is None or {member.state, proposal.standing.state} != {_ACTIVE, _SUSPENDED}:
@@ -925,7 +1149,7 @@ class Governance:
             raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
         if self.decision(proposal.id) is not None:
             raise Refused(Reason.PROPOSAL_REPEATED, f"there is a proposal {proposal.id} already")
-        self.check_proposal(proposal, self.time)
+        self.check_proposal(proposal, self.confirmed or self.time)
         if sum(1 for _, proposer in self._items.all("open") if proposer == member.name.encode()) >= _MOST_PROPOSALS:
             raise Refused(Reason.PROPOSAL_INVALID, f"{member.name} has {_MOST_PROPOSALS} open proposals; let some of them be decided first")
         decision = _Decision(
@@ -942,10 +1166,11 @@ class Governance:
         # Nobody decides about itself.
         decision.electors.extend(name for name in self.full_members() if name != concerned)
         self._keep_decision(decision)
+        self._await(position, f"{_PROPOSAL}{proposal.id}")
         self._due()
 
-    def check_vote(self, name: str, vote: entry_pb2.Vote) -> governance_pb2.Decision:
-        """Check a vote; returns what it is on.
+    def check_vote(self, name: str, vote: entry_pb2.Vote, written: int) -> governance_pb2.Decision:
+        """Check a vote that its member wrote at a time of its own; returns what it is on.
 
         Raises:
             Refused: ``PROPOSAL_UNKNOWN``, ``VOTE_TOO_LATE``, ``VOTE_NOT_ENTITLED``, ``VOTE_REPEATED``.
@@ -955,6 +1180,8 @@ class Governance:
             raise Refused(Reason.PROPOSAL_UNKNOWN, f"there is no such proposal as {vote.proposal[:40]!r}")
         if decision.state != _Decision.STATE_OPEN:
             raise Refused(Reason.VOTE_TOO_LATE, f"{decision.name} is closed")
+        if written >= micros_of(decision.proposal.deadline):
+            raise Refused(Reason.VOTE_TOO_LATE, f"the vote on {decision.name} was cast after its deadline")
         if name not in decision.electors:
             raise Refused(Reason.VOTE_NOT_ENTITLED, f"{name} has no vote on {decision.name}")
         if any(cast.member == name for cast in decision.votes):
@@ -963,9 +1190,9 @@ class Governance:
             raise Refused(Reason.ENTRY_MALFORMED, "a vote that is none")
         return decision
 
-    def _vote(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, vote: entry_pb2.Vote, position: int) -> None:
-        decision = self.check_vote(member.name, vote)
-        decision.votes.add(member=member.name, choice=vote.choice, feed=feed.origin, index=index)
+    def _vote(self, member: governance_pb2.FederationMember, feed: FeedId, index: int, entry: entry_pb2.Entry, position: int) -> None:
+        decision = self.check_vote(member.name, entry.vote, micros_of(entry.time))
+        decision.votes.add(member=member.name, choice=entry.vote.choice, feed=feed.origin, index=index)
         self._keep_decision(decision)
         self._close_if_all_voted(decision, position)
 
@@ -990,7 +1217,7 @@ class Governance:
             if not rules.version and decision.yes != decision.eligible:
                 return "FIRST_CHARTER_NEEDS_ALL"
             try:
-                check_charter(fresh, rules, [member.feed for member in self._full()])
+                check_charter(fresh, rules, self._holders())
             except Refused:
                 return "CHARTER_INVALID"
         voted = decision.yes + decision.no + decision.abstain
@@ -1034,6 +1261,7 @@ class Governance:
         if member is None or {member.state, standing.state} != {_ACTIVE, _SUSPENDED}:
             return
         member.state, member.position, member.decision = standing.state, position, decision.proposal.id
+        self._await(position, f"{_MEMBER}{member.name}")
         member.time.CopyFrom(self.head.time)
         self._keep_member(member)
         self.effects.append(Standing(FeedId.parse(member.feed), member.state, member.category))
@@ -1052,10 +1280,10 @@ class Governance:
         return [decision for decision in found if decision is not None]
 
     def _due(self) -> None:
-        deadlines = [micros_of(decision.proposal.deadline) for decision in self._open()]
+        dues = [due for decision in self._open() if (due := self._due_time(decision)) is not None]
         self.head.ClearField("next_deadline")
-        if deadlines:
-            _set(self.head.next_deadline, min(deadlines))
+        if dues:
+            _set(self.head.next_deadline, min(dues))
 
     # Keeping.
 
@@ -1143,6 +1371,11 @@ def _set(time: Timestamp, micros: int) -> None:
 def _place(position: int) -> str:
     """A position as a key that sorts."""
     return f"{position:013d}"
+
+
+def _at(epoch: int, index: int) -> str:
+    """A place in the feeds of one member as a key that sorts."""
+    return f"{epoch:04d}/{_place(index)}"
 
 
 def _position(key: str) -> int:

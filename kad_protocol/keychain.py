@@ -31,6 +31,7 @@ __all__ = [
     "KeyChain",
     "Rotation",
     "chain_of",
+    "check_room",
     "check_rotation",
     "contradicts",
     "ends_of_keys",
@@ -38,7 +39,7 @@ __all__ = [
     "keys_at",
 ]
 
-#: Followed in one chain: once a year, and many emergencies. A longer one is refused.
+#: A feed has no more in one epoch: once a year, and many emergencies. So a chain that anybody must follow has an end.
 MAX_ROTATIONS = 200
 
 
@@ -74,6 +75,18 @@ def check_rotation(feed: FeedId, rotation: entry_pb2.KeyRotation) -> LogKeys:
     if log_keys.ed25519_public == witness_keys.ed25519_public or log_keys.mldsa44_public == witness_keys.mldsa44_public:
         raise VerificationError(Reason.KEY_ROTATION_INVALID, f"{feed}: a rotation to one key for two purposes", feed=feed)
     return log_keys
+
+
+def check_room(tx: LogTransaction, feed: FeedId) -> None:
+    """Check that a feed may change its keys once more in this epoch.
+
+    Raises:
+        VerificationError: ``KEY_ROTATION_INVALID``.
+    """
+    if sum(1 for _ in _pinned(tx, feed, None)) >= MAX_ROTATIONS:
+        raise VerificationError(
+            Reason.KEY_ROTATION_INVALID, f"{feed} has changed its keys {MAX_ROTATIONS} times; more takes a new epoch", feed=feed
+        )
 
 
 def chain_of(tx: LogTransaction, feed: FeedId, size: int | None = None) -> KeyChain:

@@ -42,6 +42,7 @@ __all__ = [
     "SignatureType",
     "VerifierKey",
     "cosign",
+    "only_lines_of",
     "open_checkpoint",
     "sign_checkpoint",
     "verify_cosignatures",
@@ -394,6 +395,17 @@ def open_checkpoint(data: bytes, keys: Sequence[LogKeys]) -> Checkpoint:
             message = subtree_message(key.origin, time, checkpoint.origin, 0, checkpoint.size, checkpoint.root)
             _verify_mldsa44(key, line.payload[TIME_BYTES:], message)
     return checkpoint
+
+
+def only_lines_of(data: bytes, keys: LogKeys) -> bytes:
+    """A signed checkpoint without the lines of anybody else, so that there is room for those of witnesses.
+
+    Raises:
+        VerificationError: ``NOTE_MALFORMED``, ``SIGNATURE_MISSING``.
+    """
+    note = Note.parse(data)
+    lines = [_lines(note, keys.origin, key_id)[0] for key_id in keys.key_ids]
+    return Note(note.text, tuple(lines)).to_bytes()
 
 
 def _lines(note: Note, name: str, key_id: bytes) -> list[SignatureLine]:

@@ -15,19 +15,19 @@ from google.protobuf.message import DecodeError
 
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol import fold, merkle
+from kad_protocol import fold, keychain, merkle
 from kad_protocol.authority import is_within_regions
 from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, parse_entry, time_of
 from kad_protocol.errors import KadError, Reason, StorageError, VerificationError
 from kad_protocol.fold import FoldTransaction, Problem
-from kad_protocol.governance import Governance, Pinned, Refused, Released, Standing, Superseded, Withdrawn
+from kad_protocol.governance import Annulled, Governance, Pinned, Refused, Released, Standing, Superseded, Withdrawn
 from kad_protocol.names import FeedId, RecordName, is_record_id
 from kad_protocol.store import MAX_ENTRIES
 from kad_protocol.v1 import content_pb2, entry_pb2
 
 if TYPE_CHECKING:
     from kad_protocol.governance import Effect, Items
-    from kad_protocol.store import StoredEntry
+    from kad_protocol.store import LogTransaction, StoredEntry
 
 __all__ = ["OrderTransaction", "advance", "content_arrived", "root_of"]
 
@@ -74,8 +74,17 @@ class OrderTransaction(FoldTransaction, Protocol):
     def release_submissions(self, feed: FeedId) -> None:
         """What waits for review waits no longer."""
 
-    def void_beyond(self, feed: FeedId, size: int) -> None:
-        """Records of a feed that was given up, beyond what stays good, are not shown any more."""
+    def supersede(self, simpul: FeedId, feed: FeedId, good_size: int, heir: FeedId, time: int) -> None:
+        """A feed was given up, at a time: what its entries beyond ``good_size`` did is undone, the rest goes over to ``heir``.
+
+        A version that is shown again is hidden from others if the affairs of the federation say that it waits for review.
+        """
+
+    def heir(self, feed: FeedId) -> FeedId:
+        """The feed that goes on with what this one held; itself, if it was not given up."""
+
+    def put_admission(self, simpul: FeedId, index: int, feed: FeedId) -> None:
+        """The simpul named the genesis of a feed."""
 
 
 class _Waits(Exception):  # noqa: N818 - an answer, not a fault
@@ -87,21 +96,19 @@ class _Waits(Exception):  # noqa: N818 - an answer, not a fault
         self.what = what
 
 
-def root_of(tx: OrderTransaction, feed: FeedId, size: int) -> bytes | None:
-    """The root of a feed at a size; None if so much of it is not here."""
-    state = tx.feed(feed)
-    if state is None or not 1 <= size <= state.size:
-        return None
-    return state.root if size == state.size else merkle.root_at(tx.tiles(feed), size)
-
-
 def advance(tx: OrderTransaction, limit: int) -> int:
     """Fold and judge up to ``limit`` entries; a result below ``limit`` means that nothing is left that could be done now."""
-    done = fold.advance(tx, limit)
-    for simpul in tx.unjudged():
-        if done >= limit:
+    done = 0
+    while done < limit:
+        folded, judged = fold.advance(tx, limit - done), 0
+        for simpul in tx.unjudged():
+            if done + folded + judged >= limit:
+                break
+            judged += _advance_one(tx, simpul, limit - done - folded - judged)
+        done += folded + judged
+        if not judged:
+            # Judging may let a feed be folded that had to wait for it; without it there is nothing new to fold.
             break
-        done += _advance_one(tx, simpul, limit - done)
     return done
 
 
@@ -125,6 +132,14 @@ def _advance_one(tx: OrderTransaction, simpul: FeedId, limit: int) -> int:
         governance.save()
         tx.set_judged(simpul, position)
     return done
+
+
+def root_of(tx: LogTransaction, feed: FeedId, size: int) -> bytes | None:
+    """The root of a feed at a size, None if that is not here."""
+    state = tx.feed(feed)
+    if state is None or not 1 <= size <= state.size:
+        return None
+    return state.root if size == state.size else merkle.root_at(tx.tiles(feed), size)
 
 
 class _Step:
@@ -172,7 +187,7 @@ class _Step:
             case "observation":
                 self._observe(entry.observation)
             case "membership":
-                governance.membership(index, entry.membership, self._root_of)
+                governance.membership(index, entry.membership, self._root_of, lambda feed, size: keychain.keys_at(self._tx, feed, size))
             case "founding":
                 governance.found(entry.founding)
             case "finality":
@@ -237,7 +252,7 @@ class _Step:
                     continue
                 version = entry.record_version
                 waits = version.kind in kinds
-                self._governance.submit(feed, version, waits=waits)
+                self._governance.submit(feed, stored.index, version, waits=waits)
                 self._tx.put_submission(feed, version.record, version.version, waits=waits)
 
     def _take(self, feed: FeedId, index: int) -> None:
@@ -282,7 +297,7 @@ class _Step:
             self._effect(entry, owner)
         except Refused as error:
             raise governance.refuse(performed, error.reason, str(error)) from error
-        if deed in ("publication", "statement"):
+        if deed in ("publication", "withdrawal", "statement"):
             # An act is judged by its entry alone: what it says travels beside it, and comes to some sooner than to others.
             problem = _act_content(self._tx, self._simpul, self._stored, entry)
             if problem is not None:
@@ -293,7 +308,7 @@ class _Step:
             owner = FeedId.parse(act.on_behalf_of)
         except KadError:
             return None
-        return owner if self._tx.feed(owner) is not None else None
+        return self._tx.heir(owner) if self._tx.feed(owner) is not None else None
 
     def _effect(self, entry: entry_pb2.Entry, owner: FeedId | None) -> None:
         act = entry.act
@@ -334,7 +349,7 @@ class _Step:
         if head is None or head[2] or head[0] != act.withdrawal.version:
             raise Refused(Reason.VERSION_OUT_OF_ORDER, "a withdrawal that fits no record that was published in that name")
         self._governance.keep_hosted(owner, act.withdrawal.record, *head[:2], withdrawn=True)
-        self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, "", time)
+        self._tx.withdraw_hosted(owner, self._simpul, act.withdrawal.record, fold.retraction_reason(self._stored), time)
 
     # What follows.
 
@@ -351,15 +366,21 @@ class _Step:
             case Pinned(feed, genesis):
                 self._require_own(feed)
                 # This is what makes a node accept a feed at all: members, or the simpul as far as they let it, name its genesis.
-                feeds.pin(self._tx, feed, genesis)
+                # Of its own federation it names forums only: a second simpul would judge, in its own log, whatever it likes.
+                own = feed.federation == self._simpul.federation
+                feeds.pin(self._tx, feed, genesis, entry_pb2.MEMBER_ROLE_FORUM if own else entry_pb2.MEMBER_ROLE_UNSPECIFIED)
+                self._tx.put_admission(self._simpul, self._stored.index, feed)
             case Standing(feed, state, category):
                 self._require_own(feed)
                 self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)
+            case Annulled(index, reason):
+                self._tx.put_problem(self._simpul, index, Problem(reason, "what it did has no effect after all"))
             case Released(feed):
                 self._tx.release_submissions(feed)
-            case Superseded(feed, good_size):
+            case Superseded(feed, good_size, heir):
+                self._require_own(feed)
                 feeds.quarantine(self._tx, feed, Reason.EPOCH_SUPERSEDED)
-                self._tx.void_beyond(feed, good_size)
+                self._tx.supersede(self._simpul, feed, good_size, heir, self._governance.time)
             case Withdrawn(performed, reason):
                 act = performed.act
                 if reason is not Reason.ACT_VETOED:
@@ -432,7 +453,10 @@ def content_arrived(tx: OrderTransaction, feed: FeedId, index: int) -> None:
         tx.clear_problem(feed, index)
         if entry.act.WhichOneof("deed") == "publication":
             content = contents.parse_content(contents.split(stored.content)[1])
-            tx.put_content(FeedId.parse(entry.act.on_behalf_of), index, entry.act.publication, content, feed)
+            tx.put_content(tx.heir(FeedId.parse(entry.act.on_behalf_of)), index, entry.act.publication, content, feed)
+        elif entry.act.WhichOneof("deed") == "withdrawal":
+            owner, record = tx.heir(FeedId.parse(entry.act.on_behalf_of)), entry.act.withdrawal.record
+            tx.withdraw_hosted(owner, feed, record, fold.retraction_reason(stored), time_of(entry))
 
 
 def _act_content(tx: OrderTransaction, simpul: FeedId, stored: StoredEntry, entry: entry_pb2.Entry) -> Problem | None:
@@ -442,7 +466,7 @@ def _act_content(tx: OrderTransaction, simpul: FeedId, stored: StoredEntry, entr
         return Problem(Reason.CONTENT_MISSING, "the content of the act has not arrived", waiting=True)
     problem = _fault(act, stored.content)
     if problem is not None and act.WhichOneof("deed") == "publication":
-        owner, record = FeedId.parse(act.on_behalf_of), act.publication.record
+        owner, record = tx.heir(FeedId.parse(act.on_behalf_of)), act.publication.record
         head = tx.record_head(owner, record, simpul)
         if head is not None and head.version == act.publication.version and not head.retracted:
             tx.withdraw_hosted(owner, simpul, record, problem.reason.value, time_of(entry))

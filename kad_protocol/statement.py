@@ -16,12 +16,14 @@ from kad_protocol.errors import Reason, VerificationError
 if TYPE_CHECKING:
     from kad_protocol.note import LogKeys, LogSigner
 
-__all__ = ["CERTIFICATE_BINDING", "RECOVERY", "pae", "sign_statement", "verify_statement"]
+__all__ = ["CERTIFICATE_BINDING", "RECOVERY", "RECOVERY_INQUIRY", "pae", "sign_statement", "verify_statement"]
 
 #: Payload type of ``kad.v1.CertificateBinding``: ties a certificate request to the feed of who asks for it.
 CERTIFICATE_BINDING = "application/vnd.kad.certificate-binding.v1+protobuf"
 #: Payload type of ``kad.v1.RecoveryStatement``: the owner of a feed begins it anew.
 RECOVERY = "application/vnd.kad.recovery.v1+protobuf"
+#: Payload type of ``kad.v1.RecoveryInquiry``: the owner of a feed asks what there is to recover.
+RECOVERY_INQUIRY = "application/vnd.kad.recovery-inquiry.v1+protobuf"
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:

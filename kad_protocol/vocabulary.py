@@ -206,6 +206,10 @@ _WORDS: dict[str, list[tuple[str, str, str, tuple[str, ...]]]] = {
         ("FULL", "penuh", "full", ()),
         ("ASSOCIATE", "luar biasa", "associate", ()),
     ],
+    "Mode": [
+        ("NETWORKING", "jejaring", "networking", ()),
+        ("SUBSIDIARITY", "subsidiaritas", "subsidiarity", ()),
+    ],
     "RecordState": [
         ("QUEUED", "Menunggu", "queued", ("antre",)),
         ("PUBLISHED", "Terbit", "published", ()),

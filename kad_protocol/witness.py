@@ -61,25 +61,19 @@ def committee(witnesses: Iterable[FeedId], seconds: int) -> tuple[FeedId, ...]:
 _LAST_SECOND = int(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp())
 
 
-def confirming(witnesses: Sequence[FeedId], times: Mapping[FeedId, int]) -> tuple[FeedId, ...]:
-    """Whose cosignatures, each with its time in seconds, confirm a checkpoint: a quorum of *one* committee, or nobody.
+def confirming(witnesses: Sequence[FeedId], times: Mapping[FeedId, int], at: int) -> tuple[FeedId, ...]:
+    """Whose cosignatures, each with its time in seconds, confirm a checkpoint: a quorum of the committee, or nobody.
 
-    Those whose turn it was in different months are not added up: the time of a cosignature is its author's word, and few could else
-    each choose a month in which they have the turn. Where two committees confirm it, that of the later month counts.
+    Whose turn it is follows from ``at``, when members last confirmed the log (seconds since 1970; 0: never), and not from the times in
+    the cosignatures: these are their authors' word, and a few could choose a month in which they have the turn.
     """
-    sides: dict[tuple[FeedId, ...], list[FeedId]] = {}
-    for witness in sorted(times, key=lambda witness: (times[witness], witness)):
-        turn = committee(witnesses, times[witness])
-        if witness in turn:
-            sides.setdefault(turn, []).append(witness)
-    needed = quorum(min(len(set(witnesses)), COMMITTEE_SIZE))
-    enough = [found for found in sides.values() if len(found) >= needed]
-    return tuple(enough[-1]) if enough else ()
+    found = tuple(witness for witness in committee(witnesses, at) if witness in times)
+    return found if found and len(found) >= quorum(min(len(set(witnesses)), COMMITTEE_SIZE)) else ()
 
 
-def is_confirmed(witnesses: Sequence[FeedId], times: Mapping[FeedId, int]) -> bool:
+def is_confirmed(witnesses: Sequence[FeedId], times: Mapping[FeedId, int], at: int) -> bool:
     """Do these cosignatures confirm a checkpoint (see ``confirming``)? Nothing is confirmed where nobody can witness."""
-    return bool(confirming(witnesses, times))
+    return bool(confirming(witnesses, times, at))
 
 
 def witness_keys_of(tx: LogTransaction, feed: FeedId) -> LogKeys:

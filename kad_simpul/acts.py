@@ -1,4 +1,4 @@
-"""What the simpul does in members' names: publish, review, issue statements.
+"""What the simpul does in members' names: publish, revise and withdraw what it published, review, issue statements.
 
 It asks the same rules that every node will ask afterwards, cites the mandates that allow it, and does nothing besides.
 """
@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kad_node.service.affairs import Affairs, governance_of, raised
-from kad_node.service.records import to_record
+from kad_node.service.records import replayed, to_record
 from kad_node.store.transaction import micros_now
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
 from kad_protocol.authority import FUNCTIONS, giver_of, policy
 from kad_protocol.entry import new_entry
-from kad_protocol.errors import InvalidInputError, NotFoundError, PreconditionError, Reason
+from kad_protocol.errors import AbortedError, InvalidInputError, NotFoundError, PermissionDeniedError, PreconditionError, Reason
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance, Refused, question_of
 from kad_protocol.names import FeedId, RecordName, new_record_id, parse_forum_name
@@ -26,11 +26,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from kad_node.node import Node
+    from kad_node.store.queries import RecordRow
     from kad_node.store.transaction import SqliteTransaction
+
+    #: Fills in an act, inside the transaction that writes it; returns what travels beside it.
+    Make = Callable[[SqliteTransaction, Governance, entry_pb2.Act], bytes]
 
 __all__ = ["Acts"]
 
 _JUDGING_SECONDS = 30
+
+T = TypeVar("T")
+
+
+class _Replayed(Exception):  # noqa: N818 - an answer, not a fault
+    """This was done before, under the same request id."""
+
+    def __init__(self, record: str) -> None:
+        super().__init__(record)
+        self.record = record
 
 
 class Acts:
@@ -45,35 +59,119 @@ class Acts:
         self._node = node
         self._mode = policy(mode)
         self._affairs = Affairs(node)
+        #: What depends on an earlier act waits until that has been judged.
+        self._in_turn = asyncio.Lock()
 
     async def publish(self, request: records_pb2.CreateRecordRequest) -> records_pb2.Record:
         """See ``RecordsService.CreateRecord``, with another forum as the parent."""
         forum = parse_forum_name(request.parent)
-        contents.check(request.content)
-        audience = request.audience or content_pb2.AUDIENCE_FEDERATION
-        if audience not in (content_pb2.AUDIENCE_PUBLIC, content_pb2.AUDIENCE_FEDERATION):
-            raise InvalidInputError(Reason.AUDIENCE_NOT_SUPPORTED, "records for named forums are not possible yet", field="audience")
-        blob = contents.new_blob(request.content.SerializeToString())
-        record = new_record_id()
+        blob, audience = _content_blob(request.content, request.audience or content_pb2.AUDIENCE_FEDERATION)
+        name = RecordName(forum, new_record_id())
+        what = request.parent.encode() + request.content.SerializeToString(deterministic=True)
 
-        def make(found: Governance, act: entry_pb2.Act) -> bytes:
-            owner = _member(found, forum)
-            act.function, act.on_behalf_of = "publish-on-behalf", owner.feed
-            act.sectors.extend(request.content.sectors)
-            act.regions.extend(region.code for region in request.content.regions)
-            part = act.publication
-            part.record, part.version, part.kind = record, 1, contents.kind_of(request.content)  # type: ignore[assignment]
-            part.audience, part.digest, part.content_size = audience, contents.digest(blob), len(blob) - contents.SALT_BYTES
-            _cite(found, act, [owner.name])
+        def make(tx: SqliteTransaction, found: Governance, act: entry_pb2.Act) -> bytes:
+            if not request.validate_only:
+                _replay(tx, request.request_id, what, name.record)
+            _fill_publication(act, name.record, 1, request.content, audience, blob)
+            act.on_behalf_of = _member(found, forum).feed
+            _cite(found, act, [f"forums/{forum}"])
             return blob
 
-        await self._perform(make, 0, dry_run=request.validate_only)
-        if request.validate_only:
-            return records_pb2.Record(name=str(RecordName(forum, record)), version=1, content=request.content)
-        row = await self._node.store.read(lambda tx: tx.record(forum, record, 0, self._node.own))
+        return await self._changed(make, name, 0, request.content if request.validate_only else None)
+
+    async def revise(self, request: records_pb2.ReviseRecordRequest) -> records_pb2.Record:
+        """See ``RecordsService.ReviseRecord``, of a record that this simpul published in a forum's name."""
+        name = RecordName.parse(request.name)
+        blob, audience = _content_blob(request.content, request.audience)
+        what = request.name.encode() + request.content.SerializeToString(deterministic=True)
+
+        def make(tx: SqliteTransaction, found: Governance, act: entry_pb2.Act) -> bytes:
+            if not request.validate_only:
+                _replay(tx, request.request_id, what, name.record)
+            row = self._hosted(tx, name, request.expected_version)
+            if contents.kind_of(request.content) != row.kind:
+                raise InvalidInputError(Reason.INVALID_FIELD, "a record keeps its kind", field="content.kind")
+            _fill_publication(act, name.record, row.latest + 1, request.content, audience or row.audience, blob)
+            act.on_behalf_of = _member(found, name.forum).feed
+            _cite(found, act, [f"forums/{name.forum}"])
+            return blob
+
+        async with self._in_turn:
+            return await self._changed(make, name, 0, request.content if request.validate_only else None)
+
+    async def retract(self, request: records_pb2.RetractRecordRequest) -> records_pb2.Record:
+        """See ``RecordsService.RetractRecord``, of a record that this simpul published in a forum's name."""
+        name = RecordName.parse(request.name)
+        notice = entry_pb2.RetractionNotice(reason=request.reason)
+        contents.check(notice)
+        blob = contents.new_blob(notice.SerializeToString())
+
+        def make(tx: SqliteTransaction, found: Governance, act: entry_pb2.Act) -> bytes:
+            _replay(tx, request.request_id, f"{request.name}\n{request.reason}".encode(), name.record)
+            row = self._hosted(tx, name, request.expected_version)
+            owner = _member(found, name.forum)
+            act.function, act.on_behalf_of = "publish-on-behalf", owner.feed
+            if row.content:
+                # What it is about, so that a mandate for some affairs or regions is seen to cover it.
+                content = contents.parse_content(contents.split(row.content)[1])
+                act.sectors.extend(content.sectors)
+                act.regions.extend(region.code for region in content.regions)
+            part = act.withdrawal
+            part.record, part.version = name.record, row.latest
+            part.digest, part.content_size = contents.digest(blob), len(blob) - contents.SALT_BYTES
+            _cite(found, act, [owner.name], row.kind)
+            return blob
+
+        async with self._in_turn:
+            row = await self._node.store.read(lambda tx: tx.record(name.forum, name.record, 0, self._node.own))
+            return await self._changed(make, name, row.kind if row is not None else 0, None)
+
+    async def _changed(self, make: Make, name: RecordName, kind: int, preview: content_pb2.Content | None) -> records_pb2.Record:
+        """Act, and return the record as it is then; with a ``preview`` only check, and return it as it would be."""
+        try:
+            performed = await self._perform(make, kind, dry_run=preview is not None)
+        except _Replayed as earlier:
+            name = RecordName(name.forum, earlier.record)
+        else:
+            if preview is not None:
+                version = performed.act.publication
+                return records_pb2.Record(
+                    name=str(name), version=version.version, kind=version.kind, audience=version.audience, content=preview
+                )
+        row = await self._node.store.read(lambda tx: tx.record(name.forum, name.record, 0, self._node.own))
         if row is None:
-            raise NotFoundError(Reason.RECORD_NOT_FOUND, f"{forum}: the record was not accepted")
+            raise NotFoundError(Reason.RECORD_NOT_FOUND, f"{name.forum}: the record was not accepted", name=name)
         return to_record(row)
+
+    def _hosted(self, tx: SqliteTransaction, name: RecordName, expected: int) -> RecordRow:
+        """A record that this simpul published in a forum's name, to be changed.
+
+        Raises:
+            NotFoundError: there is none.
+            PermissionDeniedError: the forum wrote it itself, so nobody else touches it.
+            PreconditionError: it was withdrawn.
+            AbortedError: it is at another version.
+        """
+        row = tx.record(name.forum, name.record, 0, self._node.own)
+        if row is None:
+            raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {name}", name=name)
+        if row.source != self._node.own.origin:
+            raise PermissionDeniedError(
+                Reason.NOT_OWN_RECORD,
+                f"{name.forum} wrote {name} itself; a simpul changes only what it published in a forum's name",
+                name=name,
+            )
+        if row.state == records_pb2.RECORD_STATE_RETRACTED:
+            raise PreconditionError(Reason.RECORD_RETRACTED, f"{name} was retracted", name=name)
+        if expected not in (0, row.latest):
+            raise AbortedError(
+                Reason.STALE_VERSION,
+                f"{name} is at version {row.latest}, you saw {expected}; read it again",
+                name=name,
+                current_version=row.latest,
+                expected_version=expected,
+            )
+        return row
 
     async def review(self, name: str, version: int, *, approved: bool) -> governance_pb2.PerformedAct:
         """See ``MandatesService.ReviewSubmission``."""
@@ -86,14 +184,15 @@ class Acts:
         if row.state not in (records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED):
             raise PreconditionError(Reason.VERSION_OUT_OF_ORDER, f"{parsed} does not wait for a review", name=parsed)
 
-        def make(found: Governance, act: entry_pb2.Act) -> bytes:
+        def make(_: SqliteTransaction, found: Governance, act: entry_pb2.Act) -> bytes:
             owner = _member(found, parsed.forum)
             act.function, act.on_behalf_of = "curate", owner.feed
             act.review.record, act.review.version, act.review.approved = parsed.record, row.latest, approved
             _cite(found, act, [owner.name], row.kind)
             return b""
 
-        return await self._perform(make, row.kind)
+        async with self._in_turn:
+            return await self._perform(make, row.kind)
 
     async def issue(self, request: governance_pb2.IssueStatementRequest) -> governance_pb2.PerformedAct:
         """See ``MandatesService.IssueStatement``."""
@@ -109,13 +208,15 @@ class Acts:
         forums = {RecordName.parse(item.record).forum for item in request.statement.items}
         blob = contents.new_blob(request.statement.SerializeToString())
 
-        def make(found: Governance, act: entry_pb2.Act) -> bytes:
+        def make(_: SqliteTransaction, found: Governance, act: entry_pb2.Act) -> bytes:
             now = micros_now()
             if function.collective:
                 givers = {giver_of(granted) for granted in found.usable(function.name, now)}
                 members = [member for member in found.members() if member.name in givers]
             else:
                 members = [_member(found, forum) for forum in sorted(forums)]
+            if not members:
+                raise Refused(Reason.NO_MANDATE, f"no member has a live mandate for {function.name}")
             act.function = function.name
             act.sectors.extend(request.sectors)
             act.regions.extend(request.regions)
@@ -141,13 +242,11 @@ class Acts:
 
         await self._node.store.read(read)
 
-    async def _perform(
-        self, make: Callable[[Governance, entry_pb2.Act], bytes], kind: int, *, dry_run: bool = False
-    ) -> governance_pb2.PerformedAct:
+    async def _perform(self, make: Make, kind: int, *, dry_run: bool = False) -> governance_pb2.PerformedAct:
         """Ask, write, and wait until it was judged here as it will be everywhere."""
         node = self._node
 
-        def write(tx: SqliteTransaction) -> int | None:
+        def write(tx: SqliteTransaction) -> tuple[int, entry_pb2.Act] | None:
             found = governance_of(tx, node)
             state = tx.feed(node.own)
             if state is None or found.head.position != state.tail:
@@ -155,21 +254,28 @@ class Acts:
                 return None
             entry = new_entry(max(micros_now(), found.time))
             try:
-                blob = make(found, entry.act)
+                blob = make(tx, found, entry.act)
                 question = question_of(found, entry.act, max(micros_now(), found.time), kind)
             except Refused as refused:
                 raised(refused)
             # Two doors: what this simpul is configured to do, and what the members let it do.
-            if self._mode.name == "networking":
-                self._mode.may(question, found).require()
+            if self._mode.name == "networking" != found.policy.name:
+                raise PermissionDeniedError(
+                    Reason.ACTING_FOR_OTHERS_NOT_POSSIBLE,
+                    f"the members have decided for {found.policy.name}, but this simpul is configured as networking;"
+                    f" set mode = {found.policy.name} in kad.toml and start it again",
+                    configured=self._mode.name,
+                    decided=found.policy.name,
+                )
             found.may(question).require()
             if dry_run:
-                return -1
+                return -1, entry.act
             node.fence.require()
-            return feeds.append(tx, node.own, [Draft(entry, blob)])
+            return feeds.append(tx, node.own, [Draft(entry, blob)]), entry.act
 
-        while (index := await self._when_judged(write)) is None:
+        while (written := await self._when_judged(write)) is None:
             pass
+        index, planned = written
         while not dry_run:
             changed = node.next_change()
             act = await node.store.read(lambda tx: self._judged(tx, index))
@@ -178,15 +284,15 @@ class Acts:
                     raise PreconditionError(Reason(act.reason), f"the act was refused: {act.reason}")
                 return act
             await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
-        return governance_pb2.PerformedAct()
+        return governance_pb2.PerformedAct(act=planned)
 
-    async def _when_judged(self, write: Callable[[SqliteTransaction], int | None]) -> int | None:
+    async def _when_judged(self, write: Callable[[SqliteTransaction], T | None]) -> T | None:
         """Try once, and wait for a change if the log was not judged to its end."""
         changed = self._node.next_change()
-        index = await self._node.store.write(write)
-        if index is None:
+        written = await self._node.store.write(write)
+        if written is None:
             await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
-        return index
+        return written
 
     def _judged(self, tx: SqliteTransaction, index: int) -> governance_pb2.PerformedAct | None:
         act = governance_of(tx, self._node).act(index)
@@ -199,6 +305,29 @@ def _member(found: Governance, forum: str) -> governance_pb2.FederationMember:
         raise Refused(Reason.NOT_A_MEMBER, f"{forum} is no member")
     FeedId.parse(member.feed)
     return member
+
+
+def _content_blob(content: content_pb2.Content, audience: int) -> tuple[bytes, int]:
+    """Check what is to be published; its blob and audience."""
+    contents.check(content)
+    if audience not in (0, content_pb2.AUDIENCE_PUBLIC, content_pb2.AUDIENCE_FEDERATION):
+        raise InvalidInputError(Reason.AUDIENCE_NOT_SUPPORTED, "records for named forums are not possible yet", field="audience")
+    return contents.new_blob(content.SerializeToString()), audience
+
+
+def _fill_publication(act: entry_pb2.Act, record: str, version: int, content: content_pb2.Content, audience: int, blob: bytes) -> None:
+    act.function = "publish-on-behalf"
+    act.sectors.extend(content.sectors)
+    act.regions.extend(region.code for region in content.regions)
+    part = act.publication
+    part.record, part.version, part.kind = record, version, contents.kind_of(content)  # type: ignore[assignment]
+    part.audience, part.digest, part.content_size = audience, contents.digest(blob), len(blob) - contents.SALT_BYTES  # type: ignore[assignment]
+
+
+def _replay(tx: SqliteTransaction, request_id: str, what: bytes, record: str) -> None:
+    """Raise ``_Replayed`` if this was done before."""
+    if (earlier := replayed(tx, request_id, what, record)) is not None:
+        raise _Replayed(earlier)
 
 
 def _cite(found: Governance, act: entry_pb2.Act, names: Iterable[str], kind: int = 0) -> None:

@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
     from kad_protocol.client import Client
 
-__all__ = ["run_demo"]
+__all__ = ["SIMPUL", "Demo", "Member", "run_demo"]
 
 SIMPUL = "simpul-kabkota"
 #: Goes offline and comes back.
 _TRAVELLER = "komwil6"
 #: From here on whole names fit.
 _WIDE_COLUMNS = 120
-_START_SECONDS, _ARRIVE_SECONDS, _STOP_SECONDS = 60, 60, 15
+START_SECONDS, ARRIVE_SECONDS, _STOP_SECONDS = 60, 60, 15
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class _Published:
 
 
 @dataclass(slots=True)
-class _Member:
+class Member:
     """One process of the federation."""
 
     name: str
@@ -74,18 +74,19 @@ class _Member:
 
     @property
     def program(self) -> str:
+        """The module that runs it."""
         return "kad_simpul" if self.name == SIMPUL else "kad_node"
 
 
-class _Demo:
+class Demo:
     """The federation and what is known of it."""
 
     def __init__(self, folder: Path, mode: str, *, quiet: bool) -> None:
         self.folder = folder
         self.mode = mode
         self.quiet = quiet
-        self.simpul = _Member(SIMPUL, Home(folder / "simpul", "simpul"))
-        self.nodes = {name: _Member(name, Home(folder / name, "node")) for name in demo_data.FORUMS}
+        self.simpul = Member(SIMPUL, Home(folder / "simpul", "simpul"))
+        self.nodes = {name: Member(name, Home(folder / name, "node")) for name in demo_data.FORUMS}
         self.records: dict[str, _Published] = {}
         self._followers: dict[str, asyncio.Task[None]] = {}
         #: Arrivals of records whose publisher has not answered yet.
@@ -93,27 +94,30 @@ class _Demo:
         self._news = asyncio.Event()
 
     @property
-    def members(self) -> list[_Member]:
+    def members(self) -> list[Member]:
+        """The simpul and the forums."""
         return [self.simpul, *self.nodes.values()]
 
     # Processes.
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What processes are started with."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("KAD_")}
         return kept | {"KAD_LANG": language(), "KAD_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
 
     def _run(self, program: str, *arguments: str, home: Path) -> dict[str, Any]:
         """Run one command to its end; its JSON."""
         command = [sys.executable, "-m", program, "--home", str(home), *arguments, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, env=self._environment(), check=False, timeout=_START_SECONDS)  # noqa: S603 - our own program
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment(), check=False, timeout=START_SECONDS)  # noqa: S603 - our own program
         if done.returncode:
             message = done.stderr.strip().splitlines()
             raise PreconditionError(Reason.PEER_UNREACHABLE, f"{' '.join(arguments[:2])}: {message[-1] if message else 'failed'}")
         result = json.loads(done.stdout)
         return dict(result)
 
-    def _start(self, member: _Member) -> None:
-        environment = self._environment()
+    def start(self, member: Member) -> None:
+        """Start a daemon; ``ready`` waits for it."""
+        environment = self.environment()
         if member is self.simpul:
             # On this machine only, whatever the configuration says for a real one.
             config = configuration.load(SimpulConfig, member.home.config, {})
@@ -129,15 +133,15 @@ class _Demo:
                 start_new_session=True,
             )
 
-    async def _ready(self, member: _Member) -> None:
+    async def ready(self, member: Member) -> None:
         """Wait until a daemon answers."""
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if member.process is None or member.process.poll() is not None:
                 break
             if member.home.running().get("pid") == member.process.pid:
                 with contextlib.suppress(Exception):
-                    async with self._client(member) as kad:
+                    async with self.client(member) as kad:
                         await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=5)
                         return
             await asyncio.sleep(0.05)
@@ -145,11 +149,12 @@ class _Demo:
         raise UnavailableError(Reason.DAEMON_NOT_RUNNING, f"{member.name} did not start: {' '.join(tail)[:500]}")
 
     @contextlib.asynccontextmanager
-    async def _client(self, member: _Member) -> AsyncIterator[Client]:
+    async def client(self, member: Member) -> AsyncIterator[Client]:
+        """A client of a daemon."""
         async with connect(str(member.home.running()["api"]), token=member.home.tokens.local(), language=language()) as kad:
             yield kad
 
-    async def stop(self, member: _Member) -> None:
+    async def stop(self, member: Member) -> None:
         """Ask a daemon to stop, and wait for it."""
         process = member.process
         if process is None:
@@ -170,6 +175,14 @@ class _Demo:
         await asyncio.gather(*(self.stop(member) for member in reversed(self.members)))
 
     # Telling.
+
+    async def play(self, show: Callable[[], Any]) -> dict[str, Any]:
+        """The whole story; returns the result, which says with ``ok`` whether it went as it should."""
+        return await _exchange(self, show)
+
+    def conclude(self, result: dict[str, Any], *, once: bool) -> None:
+        """What came of it, and how to look around."""
+        _conclude(self, result, once=once)
 
     def say(self, text: str) -> None:
         """One step of the story."""
@@ -194,12 +207,10 @@ class _Demo:
             "--address",
             # Its own corner of the ports, so that several demonstrations on one machine do not meet.
             f"localhost:{free_port(random.SystemRandom().randrange(20_000, 30_000))}",
-            "--mode",
-            self.mode,
             home=self.simpul.home.path,
         )
-        self._start(self.simpul)
-        await self._ready(self.simpul)
+        self.start(self.simpul)
+        await self.ready(self.simpul)
         for member in self.nodes.values():
             invitation = await asyncio.to_thread(self._run, "kad_simpul", "invite", member.name, home=self.simpul.home.path)
             profile = demo_data.forum(member.name)
@@ -214,22 +225,24 @@ class _Demo:
                 str(profile["name"]),
                 home=member.home.path,
             )
-            self._start(member)
-            await self._ready(member)
+            self.start(member)
+            await self.ready(member)
             self.say(_("  [green]✓[/] {forum} joined by invitation, with keys and a feed of its own").format(forum=member.name))
         for member in self.nodes.values():
-            async with self._client(member) as kad:
+            async with self.client(member) as kad:
                 described = document.profile_from_document(demo_data.forum(member.name))
                 await kad.directory.PublishProfile(directory_pb2.PublishProfileRequest(profile=described), timeout=20)
         for member in self.members:
-            self._follow(member)
+            self.follow(member)
 
-    def _follow(self, member: _Member) -> None:
+    def follow(self, member: Member) -> None:
+        """Note what arrives at a member from now on."""
+
         async def follow() -> None:
             token = ""
             while True:
                 with contextlib.suppress(KadError, OSError, KeyError):
-                    async with self._client(member) as kad:
+                    async with self.client(member) as kad:
                         async for response in kad.follow(resume_token=token, from_start=not token):
                             token = response.resume_token
                             for event in response.events:
@@ -252,7 +265,7 @@ class _Demo:
 
     async def publish(self, name: str, texts: list[dict[str, Any]], away: str = "") -> None:
         """Publish records at one forum, one after the other."""
-        async with self._client(self.nodes[name]) as kad:
+        async with self.client(self.nodes[name]) as kad:
             for text in texts:
                 read = document.from_document(document.load(json.dumps(text)))
                 at = time.time()
@@ -270,12 +283,12 @@ class _Demo:
         Raises:
             UnavailableError: it did not arrive in time.
         """
-        deadline = time.monotonic() + _ARRIVE_SECONDS
+        deadline = time.monotonic() + ARRIVE_SECONDS
         while not all(name in record.arrivals for record in self.records.values() for name in names):
             self._news.clear()
             left = deadline - time.monotonic()
             if left <= 0:
-                raise UnavailableError(Reason.PEER_UNREACHABLE, _("not everything arrived within {n} s").format(n=_ARRIVE_SECONDS))
+                raise UnavailableError(Reason.PEER_UNREACHABLE, _("not everything arrived within {n} s").format(n=ARRIVE_SECONDS))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), left)
 
@@ -285,7 +298,7 @@ class _Demo:
         views: dict[str, node_pb2.GetStatusResponse] = {}
         held: dict[str, set[str]] = {}
         for member in self.members:
-            async with self._client(member) as kad:
+            async with self.client(member) as kad:
                 views[member.name] = await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=20)
                 held[member.name] = {
                     record.name
@@ -325,7 +338,7 @@ class _Demo:
 
     async def settled(self) -> dict[str, Any]:
         """The result, once the last observations have reached everybody too."""
-        deadline = time.monotonic() + _ARRIVE_SECONDS
+        deadline = time.monotonic() + ARRIVE_SECONDS
         while True:
             result = await self.result()
             if result["ok"] or time.monotonic() > deadline:
@@ -349,7 +362,7 @@ class _Demo:
             table.add_row(record.forum, escape(record.title), *(self._cell(record, member) for member in self.members))
         return table
 
-    def _cell(self, record: _Published, member: _Member) -> str:
+    def _cell(self, record: _Published, member: Member) -> str:
         moment = record.arrivals.get(member.name)
         if member.name == record.forum:
             return "[dim]·[/]"
@@ -364,8 +377,7 @@ def _percentile(values: list[float], part: float) -> float:
     return round(values[min(len(values) - 1, int(len(values) * part))], 1) if values else 0.0
 
 
-async def _play(demo: _Demo, show: Callable[[], Any]) -> dict[str, Any]:
-    """The whole story; returns the result."""
+async def _exchange(demo: Demo, show: Callable[[], Any]) -> dict[str, Any]:
     await demo.found()
     texts = {name: demo_data.records(name, datetime.datetime.now().date()) for name in demo.nodes}  # noqa: DTZ005 - this machine's day
     with show():
@@ -380,14 +392,14 @@ async def _play(demo: _Demo, show: Callable[[], Any]) -> dict[str, Any]:
                 await demo.publish(name, documents[-1:], away=_TRAVELLER)
         await demo.arrived(SIMPUL, *(name for name in demo.nodes if name != _TRAVELLER))
         demo.say(_("{forum} comes back and catches up.").format(forum=_TRAVELLER))
-        demo._start(traveller)  # noqa: SLF001
-        await demo._ready(traveller)  # noqa: SLF001
-        demo._follow(traveller)  # noqa: SLF001
+        demo.start(traveller)
+        await demo.ready(traveller)
+        demo.follow(traveller)
         await demo.arrived(SIMPUL, *demo.nodes)
         return await demo.settled()
 
 
-async def _main(demo: _Demo, *, once: bool, as_json: bool) -> int:
+async def _main(demo: Demo, *, once: bool, as_json: bool) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -404,7 +416,7 @@ async def _main(demo: _Demo, *, once: bool, as_json: bool) -> int:
             yield
 
     try:
-        story = asyncio.create_task(_play(demo, show))
+        story = asyncio.create_task(demo.play(show))
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({story, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not story.done():
@@ -416,7 +428,7 @@ async def _main(demo: _Demo, *, once: bool, as_json: bool) -> int:
         if as_json:
             print_json(result)
         else:
-            _conclude(demo, result, once=once)
+            demo.conclude(result, once=once)
         if not once and result["ok"]:
             await stopping.wait()
         return 0 if result["ok"] else 1
@@ -439,7 +451,7 @@ def _program(name: str) -> str:
         return str(beside)
 
 
-def _conclude(demo: _Demo, result: dict[str, Any], *, once: bool) -> None:
+def _conclude(demo: Demo, result: dict[str, Any], *, once: bool) -> None:
     """What came of it, and how to look around."""
     for node in result["nodes"]:
         mark = "[green]✓[/]" if node["caught_up"] and node["records"] == node["verified"] else "[red]✗[/]"
@@ -467,13 +479,23 @@ def _conclude(demo: _Demo, result: dict[str, Any], *, once: bool) -> None:
 
 
 def run_demo(*, once: bool, as_json: bool, mode: str, folder: Path | None) -> int:
-    """Play the demonstration; returns the exit status: 0 only if every node holds and has verified every record."""
+    """Play the demonstration; returns the exit status: 0 only if it went as it should.
+
+    In networking mode: every node holds and has verified every record. In subsidiarity mode: each step had its effect, and everybody judged
+    the simpul's acts alike.
+    """
     folder = (folder or Path(tempfile.mkdtemp(prefix="kad-demo-"))).absolute()
     try:
         if (folder / "simpul" / "kad.toml").exists():
             raise PreconditionError(Reason.HOME_ALREADY_INITIALISED, f"{folder} holds a demonstration already", home=folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return asyncio.run(_main(_Demo(folder, mode, quiet=as_json), once=once, as_json=as_json))
+        if mode == "subsidiarity":
+            from kad_simpul.demo_authority import AuthorityDemo  # noqa: PLC0415 - it builds on this module
+
+            demo: Demo = AuthorityDemo(folder, mode, quiet=as_json)
+        else:
+            demo = Demo(folder, mode, quiet=as_json)
+        return asyncio.run(_main(demo, once=once, as_json=as_json))
     except KadError as error:
         if as_json:
             print_json({"mode": mode, "ok": False, "error": {"reason": error.reason.value, "message": error.message}})

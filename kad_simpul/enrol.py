@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import DecodeError
@@ -20,12 +20,16 @@ from kad_protocol import invitation, merkle
 from kad_protocol.certificates import Authority, key_digest, load_request
 from kad_protocol.entry import log_keys_of, parse_genesis
 from kad_protocol.errors import InvalidInputError, NotFoundError, PermissionDeniedError, Reason, VerificationError
+from kad_protocol.keys import recovery_digest
 from kad_protocol.names import FeedId, check_forum
-from kad_protocol.statement import CERTIFICATE_BINDING, verify_statement
+from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY_INQUIRY, verify_statement
 from kad_protocol.v1 import enrolment_pb2, entry_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kad_protocol.note import LogKeys
+    from kad_protocol.store import FeedState
 
 __all__ = ["Application", "Enrolment", "Invitation", "InvitationStore"]
 
@@ -84,6 +88,8 @@ class Application:
     category: int
     #: The invitation had been used by this feed already: a lost answer is asked for again, nobody new comes in.
     repeated: bool = False
+    #: The applicant's own word, for a member that had left; another one each time.
+    consent: entry_pb2.Consent = field(default_factory=entry_pb2.Consent, compare=False)
 
 
 def _micros(moment: datetime.datetime) -> int:
@@ -144,8 +150,20 @@ class Enrolment:
         store.put_local(_KIND, kept.id, kept.to_bytes())
         return kept
 
-    def redeem(self, store: InvitationStore, request: enrolment_pb2.EnrolRequest, now: datetime.datetime) -> Application:
+    def redeem(
+        self,
+        store: InvitationStore,
+        request: enrolment_pb2.EnrolRequest,
+        now: datetime.datetime,
+        known: Callable[[FeedId], LogKeys | None] = lambda _: None,
+    ) -> Application:
         """Check an application and use up its invitation.
+
+        Args:
+            store: where invitations lie.
+            request: the application.
+            now: this moment.
+            known: the keys of today of a feed that is here, of somebody who was a member before.
 
         Raises:
             PermissionDeniedError: ``INVITATION_UNKNOWN``, ``INVITATION_EXPIRED``, ``INVITATION_USED``, ``INVITATION_FOR_OTHER_FORUM``.
@@ -160,7 +178,8 @@ class Enrolment:
                 Reason.INVITATION_FOR_OTHER_FORUM, f"this invitation is for {kept.forum}", forum=kept.forum, applicant=request.forum
             )
         feed, genesis = parse_genesis(request.genesis)
-        if feed != FeedId(self._federation, kept.forum) or genesis.role != entry_pb2.MEMBER_ROLE_FORUM:
+        fits = (feed.federation, feed.forum) == (self._federation, kept.forum) and (not feed.epoch or known(feed) is not None)
+        if not fits or genesis.role != entry_pb2.MEMBER_ROLE_FORUM:
             raise InvalidInputError(Reason.GENESIS_MISMATCH, f"the genesis is not that of {kept.forum} in {self._federation}", feed=feed)
         hashed = merkle.leaf_hash(request.genesis)
         if kept.used:
@@ -168,13 +187,67 @@ class Enrolment:
                 raise PermissionDeniedError(Reason.INVITATION_USED, "this invitation has been used", forum=kept.forum)
         elif _micros(now) >= kept.expires:
             raise PermissionDeniedError(Reason.INVITATION_EXPIRED, "this invitation has expired; ask for a new one", forum=kept.forum)
-        keys = log_keys_of(feed.origin, genesis.log_keys.SerializeToString())
+        keys = known(feed) or log_keys_of(feed.origin, genesis.log_keys.SerializeToString())
         self._check_binding(request.certificate_request, request.binding, feed, keys, None)
         repeated = bool(kept.used)
         if not repeated:
             kept = replace(kept, used=_micros(now), feed=feed.origin, genesis=hashed.hex())
             store.put_local(_KIND, kept.id, kept.to_bytes())
-        return Application(feed, hashed, kept.category, repeated)
+        binding = request.binding
+        consent = entry_pb2.Consent(
+            statement=binding.payload, ed25519_signature=binding.ed25519_signature, mldsa44_signature=binding.mldsa44_signature
+        )
+        return Application(feed, hashed, kept.category, repeated, consent)
+
+    def check_inquiry(self, request: enrolment_pb2.PrepareRecoveryRequest, known: bytes, now: datetime.datetime) -> None:
+        """Check that who asks holds the recovery keys of a forum.
+
+        Args:
+            request: the question.
+            known: the hash that the forum's genesis commits to; empty if there is no such forum.
+            now: the authority's clock.
+
+        Raises:
+            PermissionDeniedError: ``RECOVERY_INVALID``. VerificationError: ``SIGNATURE_INVALID``, ``WEAK_KEY``.
+        """
+        keys = log_keys_of("recovery", request.recovery_keys.SerializeToString())
+        statement = request.inquiry
+        verify_statement(keys, RECOVERY_INQUIRY, statement.payload, statement.ed25519_signature, statement.mldsa44_signature)
+        try:
+            asked = enrolment_pb2.RecoveryInquiry.FromString(statement.payload)
+            age = abs(asked.time.ToDatetime(datetime.UTC) - now)
+        except (DecodeError, ValueError, OverflowError) as error:
+            raise VerificationError(Reason.RECOVERY_INVALID, "the inquiry is malformed") from error
+        if asked.forum != request.forum or asked.authority_key_digest != self._authority.key_digest or age > _CLOCK_TOLERANCE:
+            raise PermissionDeniedError(
+                Reason.RECOVERY_INVALID, "the inquiry is for another forum, federation or time; is the clock right?", forum=request.forum
+            )
+        if not known or not hmac.compare_digest(recovery_digest(keys), known):
+            raise PermissionDeniedError(
+                Reason.RECOVERY_INVALID, f"this is not the recovery code of {request.forum}, or that is no member", forum=request.forum
+            )
+
+    def check_recovery(self, request: enrolment_pb2.RecoverFeedRequest, old: FeedState | None) -> tuple[FeedId, bytes]:
+        """Check a new epoch by itself: its genesis, its keys, its certificate request. Returns the new feed and its genesis' hash.
+
+        Args:
+            request: from anybody.
+            old: the feed that it follows, if that is known.
+
+        Raises:
+            InvalidInputError, VerificationError: it cannot be.
+        """
+        feed, genesis = parse_genesis(request.genesis)
+        if feed.federation != self._federation or not feed.epoch or genesis.role != entry_pb2.MEMBER_ROLE_FORUM:
+            raise InvalidInputError(Reason.GENESIS_MISMATCH, f"the genesis is not that of a later epoch in {self._federation}", feed=feed)
+        if old is not None and (
+            genesis.log_keys.SerializeToString() == old.log_keys
+            or genesis.recovery_digest == recovery_digest(log_keys_of("recovery", request.recovery.recovery_keys.SerializeToString()))
+        ):
+            raise InvalidInputError(Reason.RECOVERY_INVALID, "a new epoch has new keys, and a new recovery code", feed=feed)
+        keys = log_keys_of(feed.origin, genesis.log_keys.SerializeToString())
+        self._check_binding(request.certificate_request, request.binding, feed, keys, None)
+        return feed, merkle.leaf_hash(request.genesis)
 
     def check_renewal(self, request: enrolment_pb2.RenewCertificateRequest, keys: LogKeys, now: datetime.datetime) -> None:
         """Check that a renewal comes from the owner of the feed.

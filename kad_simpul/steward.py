@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 _CARRIED = "carried-out"
 #: Deadlines and the census are looked at this often, in seconds, when nothing else happens.
 _LOOK_SECONDS = 1.0
+_HOUR, _AGAIN = 3_600_000_000, 5_000_000
+#: This clock had run ahead and is right again: the members' clocks set the log right.
+_AHEAD = 300_000_000
 
 
 def admission(found: Governance, member_feed: str, genesis: bytes, category: int) -> entry_pb2.Membership | None:
@@ -119,24 +122,28 @@ class Steward:
         if state is None or found.head.position != state.tail:
             # What is still to be judged may change what is due.
             return []
-        return [*self._finality(tx, found), *self._admissions(found), *self._carry_out(tx, found), *self._census(found)]
+        finality = self._finality(tx, found)
+        return [*finality, *self._admissions(found), *self._carry_out(tx, found), *self._census(tx, found, settling=bool(finality))]
 
     def _finality(self, tx: SqliteTransaction, found: Governance) -> list[Draft]:
-        head = found.head
-        if head.awaiting_size <= head.final_size:
-            return []
+        """The quorum, when something waits for it: acts, members, decisions, a deadline; and once an hour, so that the time is known."""
+        head, now = found.head, micros_now()
         confirmed = confirmed_checkpoint(tx, self._node.own)
-        if confirmed is None or confirmed.checkpoint.size <= head.final_size or not found.awaits_below(confirmed.checkpoint.size):
+        if confirmed is None or confirmed.checkpoint.size <= head.final_size:
             return []
-        entry = new_entry(max(micros_now(), found.time))
+        due = head.next_deadline.ToMicroseconds() if head.HasField("next_deadline") else None
+        waits = found.awaits_below(confirmed.checkpoint.size) or now - found.confirmed >= _HOUR or found.time > now + _AHEAD
+        if not waits and (due is None or due > now):
+            return []
+        entry = new_entry(max(now, found.time))
         entry.finality.note = witnessed_note(tx, self._node.own)[0]
         try:
-            found.check_finality(entry.finality.note, found.head.position, lambda feed, size: order.root_of(tx, feed, size))
+            _, time = found.check_finality(entry.finality.note, head.position, lambda feed, size: order.root_of(tx, feed, size))
         except Refused as refused:
-            # For example a member changed its keys after it had confirmed: the next checkpoint will do, and nothing is written till then.
+            # For example a member has changed its keys twice since: the next checkpoint will do, and nothing is written till then.
             log.info("the quorum is not good any more: %s", refused)
             return []
-        return [Draft(entry)]
+        return [Draft(entry)] if waits or (due is not None and due <= time) else []
 
     def _admissions(self, found: Governance) -> list[Draft]:
         drafts = []
@@ -164,11 +171,16 @@ class Steward:
             drafts.append(Draft(entry))
         return drafts
 
-    def _census(self, found: Governance) -> list[Draft]:
-        """Once an hour; and when a deadline has passed, so that the log's own time passes it."""
-        now = micros_now()
-        overdue = found.head.HasField("next_deadline") and found.head.next_deadline.ToMicroseconds() <= now
-        if not overdue and (now - self._last_census < self._census_micros or not found.members()):
+    def _census(self, tx: SqliteTransaction, found: Governance, *, settling: bool) -> list[Draft]:
+        """Once an hour; and when a deadline has passed, so that members confirm a log that is later than that, which closes it."""
+        now, head = micros_now(), found.head
+        regular = bool(found.members()) and now - self._last_census >= self._census_micros
+        overdue = head.HasField("next_deadline") and head.next_deadline.ToMicroseconds() <= now and not settling
+        if overdue and found.time >= head.next_deadline.ToMicroseconds():
+            # The log says so already, and waits to be confirmed. Confirmed by clocks that are behind, it is said once more.
+            confirmed = confirmed_checkpoint(tx, self._node.own)
+            overdue = confirmed is not None and confirmed.checkpoint.size >= head.position and now - self._last_census >= _AGAIN
+        if not regular and not overdue:
             return []
         entry, blob = census(found)
         return [Draft(entry, blob)]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kad_node.peers import Peers
     from kad_node.service.affairs import Affairs
     from kad_node.service.directory import Directory
+    from kad_node.service.keys import Keys
     from kad_node.service.records import Records
     from kad_node.service.status import Status
     from kad_node.service.transparency import Transparency
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DecisionsServicer",
     "DirectoryServicer",
+    "KeysServicer",
     "MandatesServicer",
     "MembershipServicer",
     "NodeServicer",
@@ -256,6 +258,22 @@ class ReplicationServicer(replication_pb2_grpc.ReplicationServiceServicer):
 
     async def ListFeeds(self, request: replication_pb2.ListFeedsRequest, context: Context) -> replication_pb2.ListFeedsResponse:
         return await self._transparency.heads(request.page_size, request.page_token)
+
+
+class KeysServicer(node_pb2_grpc.KeysServiceServicer):
+    """``kad.v1.KeysService``."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def GetKeys(self, request: node_pb2.GetKeysRequest, context: Context) -> node_pb2.GetKeysResponse:
+        return await self._keys.get()
+
+    async def RotateKeys(self, request: node_pb2.RotateKeysRequest, context: Context) -> node_pb2.RotateKeysResponse:
+        return node_pb2.RotateKeysResponse(keys=await self._keys.rotate())
+
+    async def AcceptOwnEntries(self, request: node_pb2.AcceptOwnEntriesRequest, context: Context) -> node_pb2.AcceptOwnEntriesResponse:
+        return node_pb2.AcceptOwnEntriesResponse(keys=await self._keys.accept())
 
 
 class NodeServicer(node_pb2_grpc.NodeServiceServicer):

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import datetime
 import re
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
-from google.protobuf import json_format
 from rich.markup import escape
 from rich.table import Table
 
 from kad_node.cli import show
 from kad_node.cli.common import Context, Group, as_json, command_of, err, json_option, out, print_json, run
 from kad_node.messages import _, language
-from kad_protocol import vocabulary
-from kad_protocol.authority import FUNCTIONS, policy
-from kad_protocol.errors import InvalidInputError, Reason
-from kad_protocol.v1 import entry_pb2, governance_pb2
+from kad_protocol import document, vocabulary
+from kad_protocol.authority import FUNCTIONS, policy, threshold
+from kad_protocol.errors import InvalidInputError, KadError, Reason
+from kad_protocol.names import FeedId
+from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from google.protobuf.timestamp_pb2 import Timestamp
 
-__all__ = ["add_reading", "add_writing", "charter_yaml", "mandate_group", "read_statement"]
+    from kad_protocol.client import Client
+
+__all__ = ["add_reading", "add_writing", "charter_yaml", "forum_of", "listed", "mandate_group", "read_statement", "sectors"]
 
 _TIMEOUT = 30
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
@@ -44,7 +48,9 @@ def _until(text: str, field: str, target: Timestamp) -> None:
             moment = datetime.datetime.combine(datetime.date.fromisoformat(text), datetime.time(23, 59, 59), datetime.UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidInputError(
-            Reason.INVALID_FIELD, f"--{field} is a date like 2027-12-31, or a duration like 30m, 12h or 14d", field=field
+            Reason.INVALID_FIELD,
+            _("--{field} is a date like 2027-12-31, or a duration like 30m, 12h or 14d").format(field=field),
+            field=field,
         ) from error
     target.FromDatetime(moment.replace(microsecond=0))
 
@@ -53,23 +59,6 @@ def _say(message: Any, as_json_: bool) -> bool:  # noqa: ANN401 - any message
     if as_json_:
         print_json(as_json(message))
     return as_json_
-
-
-def _load(file: Any) -> dict[str, Any]:  # noqa: ANN401 - a file
-    try:
-        data = yaml.safe_load(file.read())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInputError(Reason.INVALID_FILE, f"the file is no YAML: {str(error)[:200]}") from error
-    if not isinstance(data, dict):
-        raise InvalidInputError(Reason.INVALID_FILE, "the file holds no fields")
-    return data
-
-
-def _parse(data: dict[str, Any], message: Any) -> Any:  # noqa: ANN401 - any message
-    try:
-        return json_format.ParseDict(data, message)
-    except (json_format.ParseError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(Reason.INVALID_FILE, f"the file does not read: {str(error)[:300]}") from error
 
 
 def mode_name(mode: int) -> str:
@@ -93,34 +82,34 @@ def charter_yaml(charter: entry_pb2.Charter) -> str:
         "collective": _("when a function that needs many takes effect: percent of the full members with a mandate"),
         "lag_seconds": _("how long the simpul may take to observe what members wrote (10 to 86,400)"),
         "chair_term_days": _("days that each member has the chair; 0: no chair"),
-        "seats": _("other offices: title, and the feed of the forum that holds it"),
+        "seats": _("other offices: title, and the id of the forum that holds it"),
         "document": _("name of the record with the full text (AD/ART)"),
     }
-    values: dict[str, Any] = {name: getattr(charter, name) for name in meaning if name not in ("mode", "collective", "seats")}
-    values["mode"] = mode_name(charter.mode)
-    values["collective"] = [{"function": rule.function, "percent": rule.percent} for rule in charter.collective]
-    values["seats"] = [{"title": seat.title, "feed": seat.feed} for seat in charter.seats]
+    written = document.charter_to_document(charter, language())
+    key = document.INDONESIAN_KEYS if language() == "id" else {}
+    examples = {
+        "collective": f"[{{{key.get('function', 'function')}: represent, {key.get('percent', 'percent')}: 60}}]",
+        "seats": f"[{{{key.get('title', 'title')}: {_('secretary')}, {key.get('feed', 'feed')}: javapromo}}]",
+    }
     lines = []
     for name, text in meaning.items():
-        lines.append(f"# {text}")
-        lines.append(yaml.safe_dump({name: values[name]}, sort_keys=False, allow_unicode=True).rstrip())
+        lines += textwrap.wrap(text, 76, initial_indent="# ", subsequent_indent="# ")
+        if name in examples:
+            lines.append(f"# {_('e.g.')} {examples[name]}")
+        lines.append(document.dump({key.get(name, name): written[key.get(name, name)]}).rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _charter(file: Any) -> entry_pb2.Charter:  # noqa: ANN401 - a file
-    data = _load(file)
-    mode = data.pop("mode", "networking")
-    if mode not in ("networking", "subsidiarity"):
-        raise InvalidInputError(Reason.CHARTER_INVALID, f"mode is networking or subsidiarity, not {str(mode)[:40]!r}", field="mode")
-    data["mode"] = f"MODE_{mode.upper()}"
-    charter: entry_pb2.Charter = _parse(data, entry_pb2.Charter())
-    return charter
+def _read(file: Any) -> dict[str, Any]:  # noqa: ANN401 - a file
+    try:
+        return document.load(str(file.read()))
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(Reason.INVALID_FILE, "the file is not UTF-8 text") from error
 
 
 def read_statement(file: Any) -> entry_pb2.ActStatement:  # noqa: ANN401 - a file
-    """A statement from its file: title, addressee, text, and items with record, version, start_time, end_time, note."""
-    statement: entry_pb2.ActStatement = _parse(_load(file), entry_pb2.ActStatement())
-    return statement
+    """A statement from its file (``kad-simpul template statement``)."""
+    return document.statement_from_document(_read(file))
 
 
 # Reading.
@@ -138,7 +127,7 @@ def _state(name: str, number: int) -> str:
         ("act", 2): _("final"),
         ("act", 3): _("without effect"),
         ("act", 4): _("vetoed"),
-        ("decision", 1): _("open"),
+        ("decision", 1): _("votes are being taken"),
         ("decision", 2): _("accepted"),
         ("decision", 3): _("not accepted"),
         ("decision", 4): _("not observed yet"),
@@ -160,17 +149,82 @@ def _deed(act: entry_pb2.Act) -> str:
             return _("statement")
 
 
-def _percent_line(charter: entry_pb2.Charter) -> str:
-    return _(
-        "participation {p} %; general matters {g} %, membership {m} %, charter {c} % of yes; notice {n} hours; {k} endorsements"
-    ).format(
-        p=charter.participation_percent,
-        g=charter.general_percent,
-        m=charter.membership_percent,
-        c=charter.charter_percent,
-        n=charter.notice_hours,
-        k=charter.admission_endorsements,
-    )
+def _rules(charter: entry_pb2.Charter, full: int) -> Table:
+    """The rules in force, with what they come to today."""
+
+    def share(percent: int) -> str:
+        return _("{p} % of {f}: {k}").format(p=percent, f=full, k=threshold(full, percent))
+
+    endorsements = charter.admission_endorsements
+    rows = [
+        (_("valid when so many full members vote"), share(charter.participation_percent)),
+        (_("general matters"), _("{p} % of yes").format(p=charter.general_percent)),
+        (_("suspending, reinstating"), _("{p} % of yes").format(p=charter.membership_percent)),
+        (_("a new charter"), _("{p} % of yes, {n} hours of notice").format(p=charter.charter_percent, n=charter.notice_hours)),
+        (_("a new forum"), _("{n} endorsements").format(n=endorsements) if endorsements else _("the simpul admits whom it invited")),
+        *((rule.function, _("mandates of {share}").format(share=share(rule.percent))) for rule in charter.collective),
+    ]
+    rows += [(seat.title, forum_of(seat.feed)) for seat in charter.seats]
+    if charter.document:
+        rows.append((_("full text"), charter.document))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for label, text in rows:
+        table.add_row(f"  {escape(label)}", escape(text))
+    return table
+
+
+def forum_of(origin: str) -> str:
+    """The forum of a feed's origin, as people say it."""
+    try:
+        return FeedId.parse(origin).forum
+    except KadError:
+        return origin
+
+
+def _full_members(members: Iterable[governance_pb2.FederationMember]) -> int:
+    active, associate = entry_pb2.MEMBERSHIP_STATE_ACTIVE, entry_pb2.MEMBER_CATEGORY_ASSOCIATE
+    return sum(member.state == active and member.category != associate for member in members)
+
+
+def _functions() -> dict[str, tuple[str, str]]:
+    """What can be handed up: what the simpul may do then, and what it may not even then."""
+    return {
+        "publish-on-behalf": (
+            _("publish records in the forum's name, revise and withdraw those; everybody sees that the simpul did"),
+            _("touch a record that the forum wrote itself; go beyond the kinds, affairs and regions of the mandate"),
+        ),
+        "curate": (
+            _("let new records of the forum through to the others, or turn them down; until then they wait"),
+            _("change a word of them; take back what was let through or published before"),
+        ),
+        "consolidate-agenda": (
+            _("issue a joint calendar of agenda items, with other dates where they clash"),
+            _("change the agenda items themselves; they stay as the forum wrote them"),
+        ),
+        "harmonise-regulation": (
+            _("issue a reading of regulations: which hold, which contradict each other"),
+            _("change the regulations themselves"),
+        ),
+        "represent": (
+            _("write in the members' name, such as a letter to a ministry, once enough of them have mandated it"),
+            _("name a forum that has not mandated it"),
+        ),
+        "admit-members": (
+            _("admit new forums without endorsements, once enough members have mandated it"),
+            _("suspend or remove a member"),
+        ),
+    }
+
+
+def _outcome(code: str) -> str:
+    words = {
+        "PARTICIPATION": _("too few have voted"),
+        "MAJORITY": _("too few yes"),
+        "FIRST_CHARTER_NEEDS_ALL": _("the first charter needs a yes of every full member"),
+        "CHARTER_INVALID": _("the charter does not fit what holds by now"),
+        "EPOCH_SUPERSEDED": _("its proposer has given up the keys with which it was proposed"),
+    }
+    return words.get(code, code)
 
 
 def _matter(proposal: entry_pb2.Proposal) -> str:
@@ -179,7 +233,7 @@ def _matter(proposal: entry_pb2.Proposal) -> str:
             return _("charter version {n}, mode {mode}").format(n=proposal.charter.version, mode=mode_name(proposal.charter.mode))
         case "standing":
             verb = _("suspend") if proposal.standing.state == entry_pb2.MEMBERSHIP_STATE_SUSPENDED else _("reinstate")
-            return f"{verb} {proposal.standing.feed}"
+            return f"{verb} {forum_of(proposal.standing.feed)}"
         case _:
             return _("general matter")
 
@@ -190,20 +244,20 @@ def show_decision(decision: governance_pb2.Decision) -> None:
     if decision.text.text:
         out.print(escape(decision.text.text))
     out.print(
-        f"{_matter(decision.proposal)}; {_('proposed by')} {decision.proposer}; {_('until')} {show.moment(decision.proposal.deadline)}"
+        f"{_matter(decision.proposal)}; {_('proposed by')} {forum_of(decision.proposer)}; {_('until')} {show.moment(decision.proposal.deadline)}"
     )
     counts = _("{y} yes, {n} no, {a} abstain of {e}").format(y=decision.yes, n=decision.no, a=decision.abstain, e=decision.eligible)
-    ending = f" ({decision.outcome})" if decision.outcome else ""
+    ending = f" ({_outcome(decision.outcome)})" if decision.outcome else ""
     final = "" if decision.final or not decision.close_position else f", {_('not witnessed yet')}"
     out.print(f"[bold]{_state('decision', decision.state)}[/]{ending}{final}: {counts}")
     signs = {1: "[green]✓[/]", 2: "[red]✗[/]", 3: "–"}
     for vote in decision.votes:
-        out.print(f"  {signs.get(vote.choice, '?')} {vote.member}  {escape(vote.comment)}")
+        out.print(f"  {signs.get(vote.choice, '?')} {vote.member.removeprefix('forums/')}  {escape(vote.comment)}")
 
 
-def add_reading(app: click.Group, mandates: click.Group) -> None:  # noqa: C901, PLR0915 - one command after the other
+def add_reading(app: click.Group, mandates: click.Group, program: str = "kad-node") -> None:  # noqa: C901, PLR0915 - one command after the other
     """Commands that every member has, the simpul too."""
-    command, mandate = command_of(app), command_of(mandates)
+    command, mandate = command_of(app, program), command_of(mandates, program)
 
     @command("federation", _("The federation: its mode, its rules, who has the chair."), "kad-node federation")
     @json_option
@@ -211,6 +265,7 @@ def add_reading(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
     async def federation(context: Context, as_json: bool) -> None:
         async with context.client() as kad:
             found = (await kad.membership.GetFederation(governance_pb2.GetFederationRequest(), timeout=_TIMEOUT)).federation
+            members = (await kad.membership.ListMembers(governance_pb2.ListMembersRequest(), timeout=_TIMEOUT)).members
         if _say(found, as_json):
             return
         out.print(f"[bold]{_('mode')} {mode_name(found.mode)}[/]  {found.simpul}")
@@ -218,9 +273,9 @@ def add_reading(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
             out.print(_("charter version {n}, since {when}").format(n=found.charter.version, when=show.moment(found.charter_time)))
         else:
             out.print(_("no charter yet: the simpul admits whom it invites, decisions are by consensus"))
-        out.print(_percent_line(found.charter))
+        out.print(_rules(found.charter, _full_members(members)))
         if found.chair:
-            out.print(f"{_('chair')}: {found.chair}")
+            out.print(f"{_('chair')}: {found.chair.removeprefix('forums/')}")
         if found.waiting_reason:
             out.print(f"[red]{_('judging stands still')}[/]: {found.waiting_reason} {found.waiting_for}")
 
@@ -237,8 +292,9 @@ def add_reading(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
         for item in found:
             category = vocabulary.label("MemberCategory", item.category, language())
             state = vocabulary.label("MembershipState", item.state, language())
-            by = f" ({_('endorsed by')} {', '.join(item.endorsements)})" if item.endorsements else ""
-            out.print(f"[bold]{item.name}[/]  {category}, {state}{by}  {show.moment(item.time)}")
+            names = ", ".join(name.removeprefix("forums/") for name in item.endorsements)
+            by = f" ({_('endorsed by')} {names})" if names else ""
+            out.print(f"[bold]{item.name.removeprefix('forums/'):<20}[/] {category}, {state}{by}  [dim]{show.moment(item.time)}[/]")
         if not found:
             err.print(_("No members yet. `kad-simpul invite FORUM` makes an invitation."))
 
@@ -261,15 +317,22 @@ def add_reading(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
         if as_json:
             print_json([as_json_of(item) for item in found])
             return
-        table = Table(box=None, pad_edge=False)
-        for title in (_("mandate"), _("function"), _("scope"), _("until"), _("state")):
-            table.add_column(title, overflow="fold")
         for item in found:
-            until = show.day(item.mandate.not_after)
-            table.add_row(item.name, item.mandate.function, _scope(item.mandate), until, _state("mandate", item.state))
-        out.print(table)
+            until = show.moment(item.mandate.not_after)
+            scope = _scope(item.mandate)
+            out.print(f"[bold]{item.mandate.function}[/]{f' ({scope})' if scope else ''}")
+            out.print(f"  {_state('mandate', item.state)}, {_('until')} {until}\n  [dim]{item.name}[/]")
         if not found:
             err.print(_("No mandates: every forum keeps all of its own."))
+
+    @mandate("functions", _("What can be handed up: what the simpul may do then, and what it may not."), "kad-node mandate functions")
+    @run
+    async def functions(context: Context) -> None:
+        del context
+        for name, (may, may_not) in _functions().items():
+            agreed = _("takes effect when enough members have given it (see `federation`)") if FUNCTIONS[name].collective else ""
+            out.print(f"[bold]{name}[/]{f'  {agreed}' if agreed else ''}")
+            out.print(f"  [green]✓[/] {may}\n  [red]✗[/] {may_not}")
 
     @command("acts", _("What the simpul did in members' names, newest first."), "kad-node acts", "kad-node acts --json")
     @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help=_("At most this many."))
@@ -287,10 +350,11 @@ def add_reading(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
             print_json([as_json_of(item) for item in found])
             return
         for item in found:
-            whom = item.act.on_behalf_of or ", ".join(item.act.statement.members)
-            reason = f" [red]{item.reason}[/]" if item.reason else ""
-            out.print(f"[bold]{item.name}[/]  {item.act.function}  {_state('act', item.state)}{reason}  {show.moment(item.time)}")
-            out.print(f"  {_deed(item.act)} {_('in the name of')} {whom}")
+            origins = [item.act.on_behalf_of] if item.act.on_behalf_of else item.act.statement.members
+            whom = ", ".join(forum_of(origin) for origin in origins)
+            reason = f" [red]{item.reason}[/]" if item.state == governance_pb2.PerformedAct.STATE_REFUSED else ""
+            out.print(f"[bold]{item.name}[/]  {item.act.function}: {_state('act', item.state)}{reason}")
+            out.print(f"  {show.moment(item.time)}: {_deed(item.act)} {_('in the name of')} {whom}")
             if item.HasField("statement"):
                 out.print(f"  [bold]{escape(item.statement.title)}[/] {escape(item.statement.addressee)}")
                 for part in item.statement.items:
@@ -327,7 +391,7 @@ def _scope(mandate: entry_pb2.Mandate) -> str:
     parts = [vocabulary.label("RecordKind", kind, language()) for kind in mandate.kinds]
     parts += [vocabulary.label("Sector", sector, language()) for sector in mandate.sectors]
     parts += list(mandate.regions)
-    return ", ".join(parts) or "–"
+    return ", ".join(parts)
 
 
 def _decision_name(number: str) -> str:
@@ -344,10 +408,17 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
     @mandate(
         "grant",
         _("Hand a function up to the simpul, for some time. It can be revoked at any moment."),
+        "kad-node mandate functions",
         "kad-node mandate grant --function publish-on-behalf --kinds agenda-item --until 2027-12-31",
         "kad-node mandate grant --function represent --until 90d --veto-days 14",
     )
-    @click.option("--function", type=click.Choice(list(FUNCTIONS)), required=True, help=_("What is handed up."))
+    @click.option(
+        "--function",
+        type=click.Choice(list(FUNCTIONS)),
+        metavar="NAME",
+        required=True,
+        help=_("What is handed up: {names}.").format(names=", ".join(FUNCTIONS)),
+    )
     @click.option("--kinds", default="", help=_("Kinds of record, with commas: best-practice, regulation, agenda-item."))
     @click.option("--topics", default="", help=_("Only these government affairs, with commas; default: all."))
     @click.option("--regions", default="", help=_("Only these regions and what lies below them, with commas; default: all."))
@@ -370,9 +441,9 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
         as_json: bool,
     ) -> None:
         asked = entry_pb2.Mandate(function=function, veto_days=veto_days, legal_basis=legal_basis)
-        asked.kinds.extend(vocabulary.find("RecordKind", kind).number for kind in _list(kinds))  # type: ignore[misc]
-        asked.sectors.extend(vocabulary.find("Sector", topic).number for topic in _list(topics))  # type: ignore[misc]
-        asked.regions.extend(_list(regions))
+        asked.kinds.extend(vocabulary.find("RecordKind", kind).number for kind in listed(kinds))  # type: ignore[misc]
+        asked.sectors.extend(sectors(topics))
+        asked.regions.extend(listed(regions))
         if begin:
             _until(begin, "from", asked.not_before)
         _until(until, "until", asked.not_after)
@@ -402,7 +473,9 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
     @json_option
     @run
     async def veto(context: Context, name: str, as_json: bool) -> None:
-        name = name if name.startswith("acts/") else f"acts/{name}"
+        if re.fullmatch(r"(acts/)?[0-9]{1,13}", name) is None:
+            raise InvalidInputError(Reason.INVALID_FIELD, _("an act is called acts/NUMBER; `kad-node acts` shows them"), field="name")
+        name = f"acts/{name.removeprefix('acts/')}"
         async with context.client() as kad:
             response = await kad.mandates.VetoAct(governance_pb2.VetoActRequest(name=name), timeout=_TIMEOUT)
         if not _say(response, as_json):
@@ -465,8 +538,13 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
         request = governance_pb2.ProposeRequest(text=entry_pb2.ProposalText(title=title, text=text))
         _until(deadline, "deadline", request.deadline)
         if charter_file:
-            request.charter.CopyFrom(_charter(charter_file))
+            request.charter.CopyFrom(document.charter_from_document(_read(charter_file)))
         async with context.client() as kad:
+            first = False
+            if charter_file:
+                await _name_seats(kad, request.charter)
+                federation = (await kad.membership.GetFederation(governance_pb2.GetFederationRequest(), timeout=_TIMEOUT)).federation
+                first = not federation.charter.version
             if suspend or reinstate:
                 members = (await kad.membership.ListMembers(governance_pb2.ListMembersRequest(), timeout=_TIMEOUT)).members
                 member = next((m for m in members if m.name == f"forums/{suspend or reinstate}"), None)
@@ -483,6 +561,8 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
                 until=show.moment(decision.proposal.deadline), id=decision.proposal.id
             )
         )
+        if first:
+            err.print(_("It is the first charter: it needs a yes of every full member. After that the charter itself says how many."))
 
     @command(
         "vote",
@@ -503,13 +583,27 @@ def add_writing(app: click.Group, mandates: click.Group) -> None:  # noqa: C901,
             err.print(_("The vote is signed. It counts where the simpul's log observes it, as a rule within seconds."))
 
 
-def _list(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """What stands between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def mandate_group(app: click.Group) -> click.Group:
+def sectors(text: str) -> list[content_pb2.Sector.ValueType]:
+    """The government affairs that are meant by words with commas between them."""
+    return [vocabulary.find("Sector", topic).number for topic in listed(text)]  # type: ignore[misc]
+
+
+async def _name_seats(kad: Client, charter: entry_pb2.Charter) -> None:
+    """Who holds an office may be named by its id; the charter names its feed."""
+    if any("/" not in seat.feed for seat in charter.seats):
+        members = (await kad.membership.ListMembers(governance_pb2.ListMembersRequest(), timeout=_TIMEOUT)).members
+        feeds = {member.name.removeprefix("forums/"): member.feed for member in members}
+        for seat in charter.seats:
+            seat.feed = feeds.get(seat.feed, seat.feed)
+
+
+def mandate_group(app: click.Group, program: str = "kad-node") -> click.Group:
     """``mandate``."""
-    group: click.Group = app.group(
-        "mandate", cls=Group, help=_("What forums hand up to the simpul.\n\n\b\nExample:\n  kad-node mandate list --live")
-    )(lambda: None)
+    text = _("What forums hand up to the simpul.\n\n\b\nExample:\n  kad-node mandate list --live\n  kad-node mandate functions")
+    group: click.Group = app.group("mandate", cls=Group, help=text.replace("kad-node", program))(lambda: None)
     return group

@@ -13,9 +13,9 @@ from rich.markup import escape
 
 from kad_node import config as configuration
 from kad_node import logs
-from kad_node.cli import affairs, setup, show
+from kad_node.cli import affairs, keys, setup, show
 from kad_node.cli import doctor as examination
-from kad_node.cli.common import Context, Group, as_json, command_of, common, completion, err, json_option, out, print_json, run
+from kad_node.cli.common import Context, Group, as_json, command_of, common, completion, err, in_words_of, json_option, out, print_json, run
 from kad_node.config import NodeConfig
 from kad_node.daemon import NodeDaemon
 from kad_node.home import Home
@@ -103,8 +103,10 @@ async def run_daemon(context: Context) -> None:
 # Publishing.
 
 
-def _read_document(file: Any) -> document.Document:  # noqa: ANN401 - a file
-    return document.from_document(document.load(_text(file)))
+def _read_document(file: Any) -> tuple[document.Document, dict[str, Any]]:  # noqa: ANN401 - a file
+    """A document, and what was written."""
+    data = document.load(_text(file))
+    return document.from_document(data), data
 
 
 def _text(file: Any) -> str:  # noqa: ANN401 - a file
@@ -139,17 +141,18 @@ def _say_published(context: Context, response: Any) -> None:  # noqa: ANN401 - o
 async def publish(context: Context, file: Any, dry_run: bool, request_id: str, as_json: bool) -> None:  # noqa: ANN401
     """``kad-node publish``."""
     del as_json
-    read = _read_document(file)
+    read, data = _read_document(file)
     async with context.client() as kad:
-        response = await kad.records.CreateRecord(
-            records_pb2.CreateRecordRequest(
-                content=read.content,
-                audience=read.audience,  # type: ignore[arg-type]
-                request_id=request_id,
-                validate_only=dry_run,
-            ),
-            timeout=_TIMEOUT,
-        )
+        with in_words_of(data):
+            response = await kad.records.CreateRecord(
+                records_pb2.CreateRecordRequest(
+                    content=read.content,
+                    audience=read.audience,  # type: ignore[arg-type]
+                    request_id=request_id,
+                    validate_only=dry_run,
+                ),
+                timeout=_TIMEOUT,
+            )
     if dry_run and not context.as_json:
         out.print(_("Everything is in order; nothing was published."))
         return
@@ -170,12 +173,13 @@ async def publish(context: Context, file: Any, dry_run: bool, request_id: str, a
 async def revise(context: Context, name: str, file: Any, seen: int, as_json: bool) -> None:  # noqa: ANN401
     """``kad-node revise``."""
     del as_json
-    read = _read_document(file)
+    read, data = _read_document(file)
     async with context.client() as kad:
-        response = await kad.records.ReviseRecord(
-            records_pb2.ReviseRecordRequest(name=name, content=read.content, audience=read.audience, expected_version=seen),  # type: ignore[arg-type]
-            timeout=_TIMEOUT,
-        )
+        with in_words_of(data):
+            response = await kad.records.ReviseRecord(
+                records_pb2.ReviseRecordRequest(name=name, content=read.content, audience=read.audience, expected_version=seen),  # type: ignore[arg-type]
+                timeout=_TIMEOUT,
+            )
     _say_published(context, response)
 
 
@@ -217,9 +221,11 @@ def template(context: Context, kind: str) -> None:
 @run
 async def profile(context: Context, file: Any, as_json: bool) -> None:  # noqa: ANN401
     """``kad-node profile``."""
-    described = document.profile_from_document(document.load(_text(file)))
+    data = document.load(_text(file))
+    described = document.profile_from_document(data)
     async with context.client() as kad:
-        response = await kad.directory.PublishProfile(directory_pb2.PublishProfileRequest(profile=described), timeout=_TIMEOUT)
+        with in_words_of(data):
+            response = await kad.directory.PublishProfile(directory_pb2.PublishProfileRequest(profile=described), timeout=_TIMEOUT)
     if as_json:
         _print(response.forum)
     else:
@@ -430,7 +436,7 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
     if state.HasField("witnessing"):
         out.print(show.witnessing_line(state.witnessing))
     for alarm in state.alarms:
-        out.print(f"[red]! {alarm.reason}[/] {alarm.feed}: {show.alarm_sentence(alarm)}")
+        out.print(f"[red]! {alarm.reason}[/] {alarm.feed}: {show.alarm_sentence(alarm, me.feed)}")
     if state.queued:
         out.print(f"[yellow]{state.queued}[/] {_('changes wait to be signed')}")
     for peer in state.peers:
@@ -691,3 +697,5 @@ app.add_command(completion("kad-node"))
 _mandates = affairs.mandate_group(app)
 affairs.add_reading(app, _mandates)
 affairs.add_writing(app, _mandates)
+keys.add_keys(app, "kad-node")
+keys.add_recover(app)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
+import re
 import sys
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -23,26 +26,27 @@ from kad_node import config as configuration
 from kad_node import logs
 from kad_node.config import CommonConfig, NodeConfig
 from kad_node.daemon import bind, local_api
-from kad_node.home import Home
+from kad_node.home import PATIENCE_SECONDS, Home
 from kad_node.messages import _, language
 from kad_node.node import Node
 from kad_node.service.status import Status
 from kad_protocol.channel import local_channel
 from kad_protocol.client import Client
-from kad_protocol.errors import InvalidInputError, KadError, PreconditionError, Reason
+from kad_protocol.document import as_written
+from kad_protocol.errors import FieldViolation, InvalidInputError, KadError, PreconditionError, Reason
 from kad_protocol.status import from_rpc_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 
     from google.protobuf.message import Message
 
-__all__ = ["Context", "Group", "as_json", "command_of", "common", "explain", "print_json", "run"]
+__all__ = ["Context", "Group", "as_json", "borrow", "command_of", "common", "explain", "in_words_of", "print_json", "run"]
 
-#: Wrapped between words on a screen; not cut to 80 columns where nobody reads it on one.
-_WIDE = None if sys.stdout.isatty() else 240
+#: Wrapped between words on a screen, or where somebody says how wide it is; not cut to 80 columns where nobody reads it on one.
+_WIDE = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 240
 out = Console(highlight=False, soft_wrap=_WIDE is not None, width=_WIDE)
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=_WIDE is not None and not sys.stderr.isatty())
 
 
 class Group(click.Group):
@@ -58,9 +62,9 @@ class Group(click.Group):
         try:
             return super().main(*args, **kwargs)
         except KadError as error:
-            fail(error)
+            fail(error, as_json="--json" in sys.argv[1:])
         except grpc.aio.AioRpcError as error:
-            fail(from_rpc_error(error))
+            fail(from_rpc_error(error), as_json="--json" in sys.argv[1:])
         except BrokenPipeError:
             # Whoever read our output has closed it (`| head`); that is no error of ours.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,9 +73,9 @@ class Group(click.Group):
             sys.exit(130)
 
 
-def fail(error: KadError) -> None:
+def fail(error: KadError, *, as_json: bool) -> None:
     """Say what is wrong and what to do, and end with status 1."""
-    if click.get_current_context(silent=True) is not None and click.get_current_context().find_root().params.get("as_json"):
+    if as_json:
         print(json.dumps({"error": {"reason": error.reason.value, "message": error.message, **error.metadata}}), file=sys.stderr)
     else:
         err.print(f"[red]{_('Error')}:[/] {_escape(explain(error))}")
@@ -88,6 +92,10 @@ def _escape(text: str) -> str:
 def explain(error: KadError) -> str:
     """The error in a person's words: the reason's own sentence where there is one, with what to do."""
     hint = _hints().get(error.reason)
+    if error.reason is Reason.ACTING_FOR_OTHERS_NOT_POSSIBLE and "configured" in error.metadata:
+        hint = _(
+            "the members have decided for {decided}, but kad.toml of this simpul says mode = {configured}. Change that and start it again."
+        )
     if hint is None:
         return error.message
     try:
@@ -127,6 +135,28 @@ def _hints() -> dict[Reason, str]:
         Reason.MANDATE_OVERLAPS: _(
             "a mandate of this forum covers part of that already. Revoke it first: kad-node mandate list. ({message})"
         ),
+        Reason.MANDATE_REVOKED: _("that mandate was revoked; only a new one of that forum lets the simpul go on. ({message})"),
+        Reason.MANDATE_EXPIRED: _("that mandate has expired; the forum gives a new one with `kad-node mandate grant`. ({message})"),
+        Reason.MANDATE_NOT_YET: _("that mandate begins later: `mandate list` shows when. ({message})"),
+        Reason.MANDATE_SCOPE: _("the mandate does not reach that far: `mandate list` shows kinds, affairs and regions. ({message})"),
+        Reason.MANDATES_TOO_FEW: _("too few members have mandated that. `mandate list --live` shows who has. ({message})"),
+        Reason.MANDATE_UNKNOWN: _("there is no such mandate. `mandate list` shows them. ({message})"),
+        Reason.MANDATE_INVALID: _("such a mandate cannot be given. `kad-node mandate grant --help` shows how. ({message})"),
+        Reason.CHARTER_INVALID: _("such a charter cannot be. `kad-node charter` prints the one in force with its rules. ({message})"),
+        Reason.PROPOSAL_INVALID: _("that cannot be put to the vote. ({message})"),
+        Reason.PROPOSAL_UNKNOWN: _("there is no such proposal here (yet). `kad-node decisions` shows them. ({message})"),
+        Reason.NOT_FULL_MEMBER: _("only active full members decide; associates and suspended members do not. ({message})"),
+        Reason.NOT_A_MEMBER: _("not a member of the federation; `members` shows who is. ({message})"),
+        Reason.MEMBER_LEFT: _("this forum has left the federation; to come back it needs a new invitation. ({message})"),
+        Reason.CANDIDATE_UNKNOWN: _("that forum has not applied. `kad-node members` shows who has. ({message})"),
+        Reason.ENDORSEMENT_REPEATED: _("this forum has endorsed it already; once is enough."),
+        Reason.ACT_UNKNOWN: _(
+            "that act was not done in this forum's name, or has no effect any more. `kad-node acts` shows them. ({message})"
+        ),
+        Reason.VETO_TOO_LATE: _("it is too late to object to that, or the mandate allows no veto (--veto-days). ({message})"),
+        Reason.VERSION_OUT_OF_ORDER: _(
+            "that does not fit the record as it stands now, or it waits for no review: read it again. ({message})"
+        ),
         Reason.VOTE_REPEATED: _("this forum has voted on that already; the first vote counts."),
         Reason.VOTE_TOO_LATE: _("that is closed; no votes are taken any more."),
         Reason.VOTE_NOT_ENTITLED: _("this forum has no vote on that. ({message})"),
@@ -134,7 +164,17 @@ def _hints() -> dict[Reason, str]:
         Reason.RECORD_NOT_FOUND: _("there is no record {name} here. `kad-node list` shows what there is."),
         Reason.STALE_VERSION: _("{name} is at version {current_version} now, you saw {expected_version}. Read it again, then revise."),
         Reason.RECORD_RETRACTED: _("{name} was retracted and cannot be changed."),
+        Reason.RECORD_OF_OTHER_WRITER: _(
+            "the simpul published that in the forum's name: `kad-node acts` shows under which mandate. ({message})"
+        ),
         Reason.NOT_OWN_RECORD: _("only the forum that published a record can change it. ({message})"),
+        Reason.EPOCH_SUPERSEDED: _(
+            "this key epoch is over: {message}. If this is your forum, run `kad-node recover` in this home, or go on in the home that has been recovered."
+        ),
+        Reason.KEY_ROTATION_INVALID: _(
+            "the key is not the right one: {message}. Restore keys/ from a newer backup, or begin anew with `kad-node recover`."
+        ),
+        Reason.RECOVERY_INVALID: _("the recovery is not possible like this: {message}."),
         Reason.INVALID_PASSPHRASE: _("{message}. Set KAD_PASSPHRASE."),
         Reason.APPEND_FENCED: _(
             "the simpul has to hear from its members before it may sign again (its disk might be an old copy). Try again in a moment."
@@ -160,21 +200,29 @@ class Context:
         self.home.require()
         return configuration.load(self.model, self.home.config, os.environ)
 
+    async def _daemon(self) -> str:
+        """Where the home's daemon answers, empty if there is none. One that is just starting is waited for."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.home.locked():
+            if address := self.home.running().get("api"):
+                return str(address)
+            if time.monotonic() > deadline:
+                raise PreconditionError(
+                    Reason.HOME_IN_USE, "the home is in use", home=self.home.path, pid=self.home.running().get("pid", "?")
+                )
+            await asyncio.sleep(0.02)
+        return ""
+
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
         """A client of the home's daemon; without a daemon, of the same API on the home itself, for the length of the command."""
         self.home.require()
         token = self.home.tokens.local()
-        if self.home.locked():
-            address = self.home.running().get("api")
-            if not address:
-                raise PreconditionError(
-                    Reason.HOME_IN_USE, "the home is in use", home=self.home.path, pid=self.home.running().get("pid", "?")
-                )
+        if address := await self._daemon():
             async with local_channel(address, token, language()) as channel:
                 yield Client(channel)
             return
-        with self.home.lock():
+        with self.home.lock(PATIENCE_SECONDS):
             logs.configure("warning", "human")
             config = self.config()
             simpul = config.simpul.feed if isinstance(config, NodeConfig) and config.simpul else None
@@ -191,6 +239,19 @@ class Context:
             finally:
                 await server.stop(0)
                 await node.close()
+
+
+@contextmanager
+def in_words_of(data: Mapping[str, Any]) -> Iterator[None]:
+    """What a node finds wrong with a document is said with the document's own keys."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as refused:
+        error = from_rpc_error(refused)
+        if not isinstance(error, InvalidInputError) or not error.violations:
+            raise
+        inner = [FieldViolation(re.sub(r"^(content|profile|statement)\.", "", v.field), v.description, v.rule) for v in error.violations]
+        raise as_written(InvalidInputError(error.reason, error.message, inner, **error.metadata), data) from refused
 
 
 def run(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -238,12 +299,15 @@ def _as_json_by_parts(message: Message) -> dict[str, Any]:
 
 
 def _part(value: Any) -> Any:  # noqa: ANN401 - a message, and what JSON has for it
-    if isinstance(value, (Timestamp, Duration)):
-        try:
-            return value.ToJsonString()
-        except (ValueError, OverflowError):
-            return {"seconds": str(value.seconds), "nanos": value.nanos}
-    return as_json(value)
+    return time_as_json(value) if isinstance(value, (Timestamp, Duration)) else as_json(value)
+
+
+def time_as_json(time: Timestamp | Duration) -> str | dict[str, Any]:
+    """A time in its JSON form; one that no calendar knows in its parts."""
+    try:
+        return time.ToJsonString()
+    except (ValueError, OverflowError):
+        return {"seconds": str(time.seconds), "nanos": time.nanos}
 
 
 def print_json(data: Any) -> None:  # noqa: ANN401 - JSON
@@ -251,14 +315,15 @@ def print_json(data: Any) -> None:  # noqa: ANN401 - JSON
     print(json.dumps(data, ensure_ascii=False, indent=2))
 
 
-def command_of(app: click.Group) -> Callable[..., Any]:
+def command_of(app: click.Group, program: str = "kad-node") -> Callable[..., Any]:
     """A decorator for the commands of a program: ``command(name, text, *examples)``.
 
-    Its help ends with the examples, and ``--home`` and ``--lang`` may also stand behind the command's name.
+    Its help ends with the examples, in which ``kad-node`` stands for the program, and ``--home`` and ``--lang`` may also stand behind the
+    command's name.
     """
 
     def command(name: str, text: str, *examples: str) -> Any:  # noqa: ANN401 - click's decorator
-        shown = "\n\n\b\n" + _("Example:") + "\n" + "\n".join(f"  {example}" for example in examples)
+        shown = "\n\n\b\n" + _("Example:") + "\n" + "\n".join(f"  {example}" for example in examples).replace("kad-node", program)
 
         def decorate(function: Any) -> click.Command:  # noqa: ANN401
             @click.option("--home", metavar="DIR", hidden=True)
@@ -277,6 +342,15 @@ def command_of(app: click.Group) -> Callable[..., Any]:
         return decorate
 
     return command
+
+
+def borrow(command: click.Command, program: str) -> click.Command:
+    """The same command for another program, which its help then names."""
+    own = copy.copy(command)
+    own.help = (command.help or "").replace("kad-node", program)
+    if isinstance(own, click.Group):
+        own.commands = {name: borrow(part, program) for name, part in own.commands.items()}
+    return own
 
 
 def completion(program: str) -> click.Command:

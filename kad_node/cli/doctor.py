@@ -73,13 +73,14 @@ def _keys(context: Context) -> Finding:
     files = sorted((context.home.path / "keys").glob("*.key"))
     if not files:
         return Finding(_("keys"), "fail", _("there is no key file"), _("restore keys/ from a backup, or use the recovery code"))
-    mode = files[-1].stat().st_mode & 0o777
-    if mode & 0o077:
-        return Finding(_("keys"), "fail", _("others can read the key file (mode {mode:o})").format(mode=mode), f"chmod 600 {files[-1]}")
-    try:
-        unseal(files[-1].read_bytes(), passphrase(os.environ))
-    except KadError as error:
-        return Finding(_("keys"), "fail", str(error), _("set KAD_PASSPHRASE, or restore keys/ from a backup"))
+    for path in files:
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            return Finding(_("keys"), "fail", _("others can read the key file (mode {mode:o})").format(mode=mode), f"chmod 600 {path}")
+        try:
+            unseal(path.read_bytes(), passphrase(os.environ))
+        except KadError as error:
+            return Finding(_("keys"), "fail", f"{path.name}: {error}", _("set KAD_PASSPHRASE, or restore keys/ from a backup"))
     return Finding(_("keys"), "ok", _("the key file opens"))
 
 
@@ -219,7 +220,9 @@ async def _alarms(context: Context, store: SqliteStore) -> list[Finding]:
     mend = _("ask the other members, by another way than the simpul; the proofs: kad-node evidence")
     found = await store.read(lambda tx: alarms(tx, own))
     return [
-        Finding(alarm.feed, "warn" if alarm.reason in _MAY_PASS else "fail", f"{alarm.reason}: {show.alarm_sentence(alarm)}", mend)
+        Finding(
+            alarm.feed, "warn" if alarm.reason in _MAY_PASS else "fail", f"{alarm.reason}: {show.alarm_sentence(alarm, own.origin)}", mend
+        )
         for alarm in found
     ]
 

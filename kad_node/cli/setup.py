@@ -19,17 +19,18 @@ from kad_node.service.directory import Directory
 from kad_node.store.transaction import micros_now
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol import invitation
+from kad_protocol import invitation, keychain
 from kad_protocol.certificates import Authority
-from kad_protocol.errors import InvalidInputError, PermissionDeniedError, Reason
+from kad_protocol.errors import InvalidInputError, PermissionDeniedError, PreconditionError, Reason, VerificationError
 from kad_protocol.names import FeedId, check_federation, check_forum
 from kad_protocol.v1 import content_pb2, entry_pb2
 
 if TYPE_CHECKING:
     from kad_node.config import CommonConfig
     from kad_node.home import Home
+    from kad_protocol.v1 import enrolment_pb2
 
-__all__ = ["Begun", "begin_alone", "free_port", "join", "publish_first_profile", "report"]
+__all__ = ["Begun", "begin_alone", "free_port", "header", "join", "publish_first_profile", "report", "show_recovery"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ async def publish_first_profile(home: Home, config: CommonConfig, profile: conte
         await node.close()
 
 
-def _header() -> str:
+def header() -> str:
+    """The first lines of a new ``kad.toml``."""
     return _(
         "# Configuration of this KAD node. Every key can also be given as a variable KAD_<KEY>. Changes need a restart, except log_level and [limits] (SIGHUP).\n"
     )
@@ -86,11 +88,13 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
     if invitation.has_expired(code, datetime.datetime.now(datetime.UTC)):
         raise PermissionDeniedError(Reason.INVITATION_EXPIRED, "the invitation has expired", forum=code.forum)
     profile = _check_name(name)
+    if home.config.exists():
+        return await _come_back(home, code)
     home.prepare()
     feed = FeedId(code.federation, code.forum)
     with home.lock():
         genesis = await found_feed(home, feed, entry_pb2.MEMBER_ROLE_FORUM, micros_now(), show_recovery)
-        keys = home.member_keys(os.environ)
+        keys = home.create_keys(os.environ)
         enrolled = await enrol(code, feed, keys.log_signer(feed.origin), genesis)
         home.write("channel/authority.pem", enrolled.channel.authority)
         home.save_channel(enrolled.channel.key, enrolled.channel.certificate)
@@ -111,12 +115,39 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
         config = configuration.checked(NodeConfig, values)
         node = await Node.open(home, config, enrolled.simpul_feed)
         try:
-            await node.store.write(lambda tx: feeds.pin(tx, enrolled.simpul_feed, enrolled.simpul_genesis))
+            await node.store.write(lambda tx: feeds.pin(tx, enrolled.simpul_feed, enrolled.simpul_genesis, entry_pb2.MEMBER_ROLE_SIMPUL))
             await Directory(node).publish_profile(profile)
         finally:
             await node.close()
         # The home counts from here on; before this line the command can simply be repeated.
-        configuration.write_initial(NodeConfig, home.config, values, _header())
+        configuration.write_initial(NodeConfig, home.config, values, header())
+    return Begun(home, feed, enrolled.federation_name)
+
+
+async def _come_back(home: Home, code: enrolment_pb2.InvitationCode) -> Begun:
+    """A forum that had left joins again, with the feed and the keys that it has; its name is what its profile says.
+
+    Raises:
+        KadError: as for ``join``; ``HOME_ALREADY_INITIALISED``, the home is that of another member.
+    """
+    home.require()
+    config = configuration.load(NodeConfig, home.config, os.environ)
+    if config.simpul is None or (config.federation, config.forum) != (code.federation, code.forum):
+        raise PreconditionError(Reason.HOME_ALREADY_INITIALISED, f"{home.path} is the home of a member already", home=home.path)
+    with home.lock():
+        node = await Node.open(home, config)
+        try:
+            # Its keys of today, in its epoch of today.
+            feed = node.own
+            genesis, keys = await node.store.read(lambda tx: (tx.entries(feed, 0, 1, 1)[0].body, keychain.keys_at(tx, feed, 1 << 40)))
+            signer = node.keyring.log_signer(keys)
+        finally:
+            await node.close()
+        enrolled = await enrol(code, feed, signer, genesis)
+        if enrolled.simpul_feed.origin != config.simpul.feed:
+            raise VerificationError(Reason.GENESIS_MISMATCH, "the invitation is of another simpul than that of this home")
+        home.write("channel/authority.pem", enrolled.channel.authority)
+        home.save_channel(enrolled.channel.key, enrolled.channel.certificate)
     return Begun(home, feed, enrolled.federation_name)
 
 
@@ -139,7 +170,7 @@ async def begin_alone(home: Home, forum: str, name: str, federation: str, listen
         if listen:
             values["listen"] = listen
         await publish_first_profile(home, configuration.checked(NodeConfig, values), profile, None)
-        configuration.write_initial(NodeConfig, home.config, values, _header())
+        configuration.write_initial(NodeConfig, home.config, values, header())
     return Begun(home, feed, "")
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "agenda_table",
     "alarm_sentence",
     "append_line",
-    "day",
     "evidence_line",
     "moment",
     "peer_line",
@@ -54,22 +53,14 @@ def moment(time: Timestamp, zone: str = "") -> str:
     return f"{local:%a %d %b %Y %H:%M} {name}".strip()
 
 
-def day(time: Timestamp) -> str:
-    """A date, for a narrow column."""
-    try:
-        return time.ToDatetime(datetime.UTC).date().isoformat()
-    except (ValueError, OverflowError):
-        return _("{n} s after 1970").format(n=time.seconds)
-
-
 def state_of(record: records_pb2.Record) -> str:
     """Where a record stands, with its receipt."""
     if record.state == records_pb2.RECORD_STATE_PUBLISHED:
         if record.published_by:
             simpul = FeedId.parse(record.published_by).forum
             if record.act_final:
-                return _("published by {simpul} in its name").format(simpul=simpul)
-            return _("published by {simpul} in its name, not witnessed yet").format(simpul=simpul)
+                return _("published by {simpul} in the forum's name").format(simpul=simpul)
+            return _("published by {simpul} in the forum's name, not witnessed yet").format(simpul=simpul)
         if record.HasField("observation"):
             return _("published, received by the simpul")
         return _("published")
@@ -138,10 +129,13 @@ def show_record(record: records_pb2.Record) -> None:
     out.print(f"[bold]{escape(record.content.title or record.name)}[/]")
     out.print(f"{record.name}  {_('version')} {record.version}/{record.latest_version}")
     out.print(f"{state_of(record)}, {moment(record.update_time)}")
+    if record.published_by and record.state == records_pb2.RECORD_STATE_PUBLISHED:
+        out.print(_("The forum may object to that: kad-node veto acts/{index}").format(index=record.index))
     if record.HasField("index"):
         out.print(f"{_('entry')} {record.index} {_('of')} {record.feed}")
     if record.retraction_reason:
-        out.print(f"[yellow]{_('Retracted')}:[/] {escape(record.retraction_reason)}")
+        words = {"ACT_VETOED": _("the forum in whose name it was published has objected to it")}
+        out.print(f"[yellow]{_('Retracted')}:[/] {escape(words.get(record.retraction_reason, record.retraction_reason))}")
     if record.HasField("content"):
         out.print()
         out.print(escape(document.dump(document.to_document(record.content, record.audience, language()))).rstrip())
@@ -159,8 +153,8 @@ def peer_line(peer: node_pb2.Peer) -> str:
     return f"[yellow]●[/] {name} {_('not connected')}"
 
 
-def alarm_sentence(alarm: node_pb2.Alarm) -> str:
-    """What an alarm means and what to do, in one or two sentences."""
+def alarm_sentence(alarm: node_pb2.Alarm, own: str) -> str:
+    """What an alarm means and what to do, in one or two sentences; ``own`` is the origin of one's own feed."""
     sentences = {
         Reason.FORKED: _("two histories were signed; nothing more is taken of it. The proof is kept: kad-node evidence"),
         Reason.ROOT_MISMATCH: _(
@@ -179,8 +173,23 @@ def alarm_sentence(alarm: node_pb2.Alarm) -> str:
             "too few members have confirmed what the simpul wrote lately. Are they offline, or does the simpul show each another face? Ask one directly."
         ),
         Reason.LOG_STALE: _("nothing new in its log for hours: it stands still, cannot be reached, or holds news back."),
+        Reason.LOG_TIME_WRONG: _(
+            "its time is ahead of this computer's clock; one of the two is wrong. Its acts wait until that is set right."
+        ),
         Reason.EPOCH_SUPERSEDED: _("given up by its owner, who goes on with new keys."),
     }
+    if alarm.feed == own:
+        sentences |= {
+            Reason.KEY_USED_ELSEWHERE: _(
+                "entries were signed with this forum's key, and not by this home. If you restored a backup, say `kad-node keys accept`; if not, somebody else has the key: stop the node and run `kad-node recover`"
+            ),
+            Reason.FORKED: _(
+                "this forum's key has signed two histories: a second copy of this home runs, or somebody has the key. Stop the node and run `kad-node recover`"
+            ),
+            Reason.EPOCH_SUPERSEDED: _(
+                "this home's key epoch is over: its owner went on with new keys elsewhere, or `kad-node recover` was interrupted here and must be run again"
+            ),
+        }
     return sentences.get(alarm.reason, "")  # type: ignore[call-overload, no-any-return]
 
 

@@ -290,7 +290,7 @@ class Affairs:
         member = found.member(found.name_of(self._node.own))
         if member is None or member.state == entry_pb2.MEMBERSHIP_STATE_LEFT:
             raise Refused(Reason.MEMBER_LEFT if member is not None else Reason.NOT_A_MEMBER, "this forum is no member of the federation")
-        if votes and member.name not in found.full_members():
+        if votes and (member.state != entry_pb2.MEMBERSHIP_STATE_ACTIVE or member.category == entry_pb2.MEMBER_CATEGORY_ASSOCIATE):
             raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no active full member")
         return member
 
@@ -405,7 +405,7 @@ class Affairs:
             vote = entry.vote
             vote.proposal, vote.leaf_hash, vote.choice = decision.proposal.id, decision.leaf_hash, request.choice
             if decision.state != governance_pb2.Decision.STATE_PENDING:
-                found.check_vote(member.name, vote)
+                found.check_vote(member.name, vote, micros_now())
             if any(e.vote.proposal == vote.proposal for _, e, _ in self._unobserved(tx, found)):
                 raise Refused(Reason.VOTE_REPEATED, f"{member.name} has voted on {decision.name} before")
             blob = _beside(vote, entry_pb2.VoteComment(text=request.comment)) if request.comment else b""

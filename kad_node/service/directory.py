@@ -110,7 +110,7 @@ class Directory:
         await node.store.write(write)
         while True:
             changed = node.next_change()
-            behind, forum = await node.store.read(lambda tx: (tx.unfolded_count(node.own), describe(tx, node.own, node.own)))
+            behind, forum = await node.store.read(lambda tx: (node.settling(tx), describe(tx, node.own, node.own)))
             if not behind:
                 return forum
             await changed.wait()

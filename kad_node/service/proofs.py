@@ -8,14 +8,13 @@ from kad_node.witness import confirmed_checkpoint, simpul_of, witnessed_note
 from kad_protocol import merkle
 from kad_protocol.entry import MAX_CONTENT_BLOB_BYTES, MAX_ENTRY_BYTES, parse_entry
 from kad_protocol.errors import NotFoundError, PreconditionError, Reason
-from kad_protocol.names import RecordName
+from kad_protocol.names import FeedId, RecordName
 from kad_protocol.proof import MAX_EXTRA_BYTES, TlogProof
 from kad_protocol.v1 import proof_pb2, records_pb2
 
 if TYPE_CHECKING:
     from kad_node.store.queries import RecordRow
     from kad_node.store.transaction import SqliteTransaction
-    from kad_protocol.names import FeedId
 
 __all__ = ["record_proof"]
 
@@ -40,7 +39,7 @@ def record_proof(tx: SqliteTransaction, own: FeedId, name: str, version: int) ->
             f"{name} was published by {row.source} in the forum's name; what proves it is the act there (kad-node acts)",
             name=name,
         )
-    author = row.feed
+    author = _author(row)
     simpul = simpul_of(tx, own)
     confirmed = confirmed_checkpoint(tx, simpul) if simpul is not None else None
     seen = None
@@ -76,6 +75,11 @@ def record_proof(tx: SqliteTransaction, own: FeedId, name: str, version: int) ->
     return TlogProof(last, tuple(merkle.inclusion_proof(log, last, size)), note, inner.SerializeToString()).to_bytes()
 
 
+def _author(row: RecordRow) -> FeedId:
+    """The feed that holds the entry of a version, which may be that of an earlier epoch."""
+    return FeedId.parse(row.former) if row.former else row.feed
+
+
 def _proven(tx: SqliteTransaction, feed: FeedId, tiles: merkle.TileStore, index: int, size: int) -> proof_pb2.ProvenEntry:
     entry = tx.entries(feed, index, 1, MAX_ENTRY_BYTES)[0].body
     return proof_pb2.ProvenEntry(index=index, entry=entry, hashes=merkle.inclusion_proof(tiles, index, size))
@@ -83,12 +87,13 @@ def _proven(tx: SqliteTransaction, feed: FeedId, tiles: merkle.TileStore, index:
 
 def _later(tx: SqliteTransaction, row: RecordRow, until: int) -> list[int]:
     """Where the version, those after it, and a retraction stand."""
-    later = tx.versions(row.rid, row.version, _MOST_VERSIONS)
+    author = _author(row)
+    later = [version for version in tx.versions(row.rid, row.version, _MOST_VERSIONS) if _author(version) == author]
     found = [index for index in (row.index, *(version.index for version in later)) if index is not None and index < until]
     if row.state == records_pb2.RECORD_STATE_RETRACTED and len(later) < _MOST_VERSIONS:
         position = found[-1] + 1
         while position < until:
-            for stored in tx.entries(row.feed, position, min(_SCAN, until - position), 4 << 20):
+            for stored in tx.entries(author, position, min(_SCAN, until - position), 4 << 20):
                 position = stored.index + 1
                 entry = parse_entry(stored.body)
                 if entry is not None and entry.record_retraction.record == row.record:

@@ -22,6 +22,7 @@ from kad_protocol.errors import (
     PermissionDeniedError,
     PreconditionError,
     Reason,
+    UnavailableError,
 )
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from kad_node.node import Node
+    from kad_node.node import Acting, Node
     from kad_node.store.queries import RecordRow
     from kad_node.store.transaction import SqliteTransaction
 
-__all__ = ["Records", "to_record"]
+__all__ = ["Records", "replayed", "to_record"]
 
 _REQUEST = "request"
 _REQUEST_MICROS = 48 * 3600 * 1_000_000
@@ -59,7 +60,7 @@ def to_record(row: RecordRow, *, with_content: bool = True, may_review: bool = F
         kind=row.kind,  # type: ignore[arg-type]
         audience=row.audience,  # type: ignore[arg-type]
         state=state,  # type: ignore[arg-type]
-        feed=row.source or row.feed.origin,
+        feed=row.source or row.former or row.feed.origin,
         latest_version=row.latest,
         published_by=row.source or "",
     )
@@ -102,7 +103,7 @@ class Records:
             names: list[str] = []
             fresh: list[Draft] = []
             for request, (record, draft) in zip(requests, drafts, strict=True):
-                earlier = self._replayed(tx, request.request_id, request.content.SerializeToString(deterministic=True), record)
+                earlier = replayed(tx, request.request_id, request.content.SerializeToString(deterministic=True), record)
                 names.append(earlier or record)
                 if earlier is None:
                     fresh.append(draft)
@@ -113,6 +114,8 @@ class Records:
 
     async def revise(self, request: records_pb2.ReviseRecordRequest) -> records_pb2.Record:
         """Publish a new version. See ``RecordsService.ReviseRecord``."""
+        if (acting := self._acts_for(request.name)) is not None:
+            return await acting.revise(request)
         name = self._own_name(request.name)
         draft = self._version_draft(name.record, 0, request.content, request.audience)
         if request.validate_only:
@@ -121,7 +124,7 @@ class Records:
 
         def write(tx: SqliteTransaction) -> list[str]:
             what = request.name.encode() + request.content.SerializeToString(deterministic=True)
-            if self._replayed(tx, request.request_id, what, name.record) is None:
+            if replayed(tx, request.request_id, what, name.record) is None:
                 row = self._current(tx, name, request.expected_version)
                 version = draft.entry.record_version
                 if version.kind != row.kind:
@@ -136,6 +139,8 @@ class Records:
 
     async def retract(self, request: records_pb2.RetractRecordRequest) -> records_pb2.Record:
         """Withdraw a record. See ``RecordsService.RetractRecord``."""
+        if (acting := self._acts_for(request.name)) is not None:
+            return await acting.retract(request)
         name = self._own_name(request.name)
         notice = entry_pb2.RetractionNotice(reason=request.reason)
         problems = contents.validate(notice)
@@ -149,7 +154,7 @@ class Records:
 
         def write(tx: SqliteTransaction) -> list[str]:
             what = f"{request.name}\n{request.reason}".encode()
-            if self._replayed(tx, request.request_id, what, name.record) is None:
+            if replayed(tx, request.request_id, what, name.record) is None:
                 entry.record_retraction.version = self._current(tx, name, request.expected_version).latest
                 self._put(tx, [Draft(entry, blob)])
             return [name.record]
@@ -185,28 +190,14 @@ class Records:
         if drafts:
             outbox.put(tx, self._node.own, drafts, open_fence=self._node.fence.state is FenceState.OPEN)
 
-    def _replayed(self, tx: SqliteTransaction, request_id: str, what: bytes, record: str) -> str | None:
-        """The record of an earlier call with this request id; remembers this one otherwise.
-
-        Raises:
-            AbortedError: ``REQUEST_ID_REUSED``.
-        """
-        if not request_id:
-            return None
-        digest = hashlib.sha256(what).hexdigest()
-        known = tx.local(_REQUEST, request_id)
-        if known is not None:
-            earlier = json.loads(known)
-            if earlier["what"] != digest:
-                raise AbortedError(Reason.REQUEST_ID_REUSED, "this request id was used for something else", request_id=request_id)
-            return str(earlier["record"])
-        tx.expire_local(_REQUEST, micros_now() - _REQUEST_MICROS)
-        tx.put_local(_REQUEST, request_id, json.dumps({"what": digest, "record": record}).encode())
-        return None
-
     def _current(self, tx: SqliteTransaction, name: RecordName, expected: int) -> RecordRow:
         row = tx.record(name.forum, name.record, 0, self._node.own)
-        if row is None or row.feed != self._node.own:
+        own = self._node.own
+        if row is not None and row.feed != own and (row.feed.federation, row.feed.forum) == (own.federation, own.forum):
+            raise UnavailableError(
+                Reason.APPEND_FENCED, "the records of the epoch before come over when the simpul's log has arrived here; try again then"
+            )
+        if row is None or row.feed != own:
             raise NotFoundError(Reason.RECORD_NOT_FOUND, f"there is no record {name}", name=name)
         if row.state == records_pb2.RECORD_STATE_RETRACTED or tx.retraction_queued(name.record):
             raise PreconditionError(Reason.RECORD_RETRACTED, f"{name} was retracted", name=name)
@@ -219,6 +210,10 @@ class Records:
                 expected_version=expected,
             )
         return row
+
+    def _acts_for(self, name: str) -> Acting | None:
+        """Who changes a record of another forum here: a simpul, if it is one."""
+        return self._node.acting if RecordName.parse(name).forum != self._node.own.forum else None
 
     def _own_name(self, text: str) -> RecordName:
         name = RecordName.parse(text)
@@ -235,7 +230,7 @@ class Records:
         names = await self._node.store.write(write)
 
         def rows(tx: SqliteTransaction) -> tuple[list[RecordRow | None], bool]:
-            behind = bool(tx.unfolded_count(self._node.own))
+            behind = self._node.settling(tx)
             return [tx.record(self._node.own.forum, name, 0, self._node.own) for name in names], behind
 
         while True:
@@ -255,12 +250,12 @@ class Records:
             raise NotFoundError(
                 Reason.RECORD_NOT_FOUND, f"there is no record {parsed}" + (f" version {version}" if version else ""), name=parsed
             )
-        (record,) = await self._shown([row], may_review=self._node.acting is not None or row.feed == self._node.own)
+        (record,) = await self._shown([row])
         return record
 
-    async def _shown(self, rows: Sequence[RecordRow], *, may_review: bool = False) -> builtins.list[records_pb2.Record]:
+    async def _shown(self, rows: Sequence[RecordRow]) -> builtins.list[records_pb2.Record]:
         """The records of rows, with what is known of the acts that published some of them in a forum's name."""
-        records = [to_record(row, may_review=may_review) for row in rows]
+        records = [to_record(row, may_review=self._may_review(row)) for row in rows]
         acts = [(record, record.index) for record in records if record.published_by and record.HasField("index")]
         if acts:
 
@@ -275,6 +270,10 @@ class Records:
             for (record, _), final in zip(acts, await self._node.store.read(look), strict=True):
                 record.act_final = final
         return records
+
+    def _may_review(self, row: RecordRow) -> bool:
+        """What waits for a review is read by its forum and by the simpul."""
+        return self._node.acting is not None or row.feed == self._node.own
 
     async def list(self, request: records_pb2.ListRecordsRequest) -> records_pb2.ListRecordsResponse:
         """A page of records. See ``RecordsService.ListRecords``."""
@@ -293,6 +292,7 @@ class Records:
                 after=(key[0], int(key[1])) if key else None,
                 limit=size + 1,
                 retracted=request.show_retracted,
+                own=self._node.own,
             )
         )
         records = await self._shown(rows)
@@ -375,6 +375,26 @@ class Records:
                     await asyncio.wait_for(changed.wait(), quiet_seconds)
                 except TimeoutError:
                     yield response
+
+
+def replayed(tx: SqliteTransaction, request_id: str, what: bytes, record: str) -> str | None:
+    """The record of an earlier call with this request id; remembers this one otherwise.
+
+    Raises:
+        AbortedError: ``REQUEST_ID_REUSED``.
+    """
+    if not request_id:
+        return None
+    digest = hashlib.sha256(what).hexdigest()
+    known = tx.local(_REQUEST, request_id)
+    if known is not None:
+        earlier = json.loads(known)
+        if earlier["what"] != digest:
+            raise AbortedError(Reason.REQUEST_ID_REUSED, "this request id was used for something else", request_id=request_id)
+        return str(earlier["record"])
+    tx.expire_local(_REQUEST, micros_now() - _REQUEST_MICROS)
+    tx.put_local(_REQUEST, request_id, json.dumps({"what": digest, "record": record}).encode())
+    return None
 
 
 def warnings_for(content: content_pb2.Content) -> list[records_pb2.Warning]:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from kad_node.fence import FenceState
 from kad_node.query import fitting
 from kad_node.service.directory import describe
+from kad_node.service.keys import own_alarms
 from kad_node.vigil import alarms
 from kad_node.witness import simpul_of, witnessing
 from kad_protocol import feed as feeds
@@ -66,7 +67,7 @@ class Status:
                 problems=[node_pb2.ReasonCount(reason=reason, count=count) for reason, count in counts.items()],
                 home=str(node.home.path),
                 witnessing=witnessing(tx, simpul) if simpul is not None else None,
-                alarms=alarms(tx, node.own),
+                alarms=[*own_alarms(tx, node.own), *alarms(tx, node.own)],
             )
 
         response = await node.store.read(read)

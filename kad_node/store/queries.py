@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kad_protocol.errors import NotFoundError, Reason
 from kad_protocol.fold import Problem
-from kad_protocol.names import FeedId
+from kad_protocol.names import MAX_EPOCH, FeedId
 from kad_protocol.v1 import entry_pb2, records_pb2
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class RecordRow:
     observation: int | None
     #: Origin of the simpul's feed, where it published this in the forum's name.
     source: str | None = None
+    #: Origin of the feed of an earlier epoch, where the entry of this version lies in one.
+    former: str | None = None
     #: The value by which the list is ordered.
     order: Any = None
 
@@ -101,9 +103,10 @@ _OPERATORS = frozenset({"=", "<", "<=", ">", ">="})
 _COLUMNS = (
     "r.rid, f.origin, r.ulid, r.version, r.kind, r.state, r.created, r.retraction, v.version, v.idx, v.audience, v.updated,"
     " IFNULL(CASE WHEN v.idx IS NULL THEN (SELECT content FROM outbox o WHERE o.seq = v.outbox)"
-    " ELSE (SELECT content FROM entry e WHERE e.pos = (IIF(r.source, r.source, r.feed) << 40) + v.idx) END, x''),"
-    " (SELECT MIN(o.idx) FROM observation o WHERE o.feed = r.feed AND r.source = 0 AND o.size > v.idx),"
-    " (SELECT s.origin FROM feed s WHERE s.id = r.source)"
+    " ELSE (SELECT content FROM entry e WHERE e.pos = (IIF(r.source, r.source, IFNULL(v.feed, r.feed)) << 40) + v.idx) END, x''),"
+    " (SELECT MIN(o.idx) FROM observation o WHERE o.feed = IFNULL(v.feed, r.feed) AND r.source = 0 AND o.size > v.idx),"
+    " (SELECT s.origin FROM feed s WHERE s.id = r.source),"
+    " (SELECT s.origin FROM feed s WHERE s.id = v.feed)"
 )
 _NEWEST = "record r JOIN feed f ON f.id = r.feed JOIN version v ON v.rid = r.rid AND v.version = r.version"
 
@@ -192,9 +195,10 @@ class Queries:
         after: tuple[Any, int] | None,
         limit: int,
         retracted: bool,
+        own: FeedId,
     ) -> list[RecordRow]:
         """A page of records. ``after`` is the order value and the ``rid`` of the last one of the page before: inserts in
-        between move nothing.
+        between move nothing. What waits for a review, or was turned down, is listed for its author (``own``) only, unless asked for.
         """
         key = _ORDER[order]
         clauses, values = _where(where)
@@ -202,8 +206,9 @@ class Queries:
             clauses.append("f.forum = ?")
             values.append(forum)
         if not retracted and not any(term.field == "state" for term in where.terms):
-            clauses.append("r.state NOT IN (?, ?, ?)")
+            clauses.append("r.state <> ? AND (r.state NOT IN (?, ?) OR f.origin = ?)")
             values.extend([records_pb2.RECORD_STATE_RETRACTED, records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED])
+            values.append(own.origin)
         if after is not None:
             clauses.append(f"({key}, r.rid) {'<' if descending else '>'} (?, ?)")
             values.extend(after)
@@ -271,6 +276,30 @@ class Queries:
         ).fetchone()
         return 0 if row is None else int(row[0])
 
+    def heir(self, feed: FeedId) -> FeedId:
+        """The feed that goes on with what this one held; itself, if it was not given up."""
+        for _ in range(MAX_EPOCH + 1):
+            row = self._connection.execute(
+                "SELECT h.origin FROM succession s JOIN feed f ON f.id = s.feed JOIN feed h ON h.id = s.heir WHERE f.origin = ?",
+                (feed.origin,),
+            ).fetchone()
+            if row is None:
+                break
+            feed = FeedId.parse(row[0])
+        return feed
+
+    def begun(self, feed: FeedId) -> int | None:
+        """When this feed took over from an earlier one (microseconds since 1970, by the simpul's log), None if it never did."""
+        row = self._connection.execute(
+            "SELECT s.time FROM succession s JOIN feed h ON h.id = s.heir WHERE h.origin = ?", (feed.origin,)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def given_up(self) -> dict[FeedId, int]:
+        """Feeds that were given up, and when (microseconds since 1970)."""
+        rows = self._connection.execute("SELECT f.origin, s.time FROM succession s JOIN feed f ON f.id = s.feed")
+        return {FeedId.parse(origin): time for origin, time in rows}
+
     def members(self) -> list[tuple[FeedId, int]]:
         """Feeds that the simpul spoke of, with their ``MembershipState``."""
         rows = self._connection.execute("SELECT f.origin, m.state FROM member m JOIN feed f ON f.id = m.feed ORDER BY f.origin")
@@ -327,17 +356,25 @@ class Queries:
         return None if row[0] is None else (int(row[0]), int(row[1]))
 
     def membership_index(self, feed: FeedId) -> int:
-        """Where in the simpul's feed the newest word about a member stands.
+        """Where in the simpul's feed the genesis of a member's feed is named.
 
         Raises:
             NotFoundError: ``NOT_A_MEMBER``.
         """
         row = self._connection.execute(
-            "SELECT m.idx FROM member m JOIN feed f ON f.id = m.feed WHERE f.origin = ?", (feed.origin,)
+            "SELECT a.idx FROM admission a JOIN feed f ON f.id = a.feed WHERE f.origin = ?", (feed.origin,)
         ).fetchone()
         if row is None:
             raise NotFoundError(Reason.NOT_A_MEMBER, f"the simpul has not spoken of {feed}", feed=feed)
         return int(row[0])
+
+    def observations(self, observer: FeedId, feed: FeedId, after: int, size: int) -> list[tuple[int, bytes]]:
+        """Sizes beyond ``after``, up to ``size``, at which the observer observed a feed, with the roots that it saw."""
+        return self._connection.execute(
+            "SELECT o.size, o.root FROM observation o JOIN feed f ON f.id = o.feed JOIN feed s ON s.id = o.observer"
+            " WHERE f.origin = ? AND s.origin = ? AND o.size > ? AND o.size <= ? ORDER BY o.size",
+            (feed.origin, observer.origin, after, size),
+        ).fetchall()
 
     def observed(self, observer: FeedId, feed: FeedId) -> int:
         """The largest size of ``feed`` that ``observer`` observed."""

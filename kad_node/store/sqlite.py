@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_MIGRATIONS = ("0001_first.sql", "0002_view.sql", "0003_witnessed.sql", "0004_authority.sql")
+_MIGRATIONS = ("0001_first.sql", "0002_view.sql", "0003_witnessed.sql", "0004_authority.sql", "0005_epochs.sql")
 #: The schema that this version writes; a file with a larger one is refused, one with a smaller one is migrated.
 SCHEMA_VERSION = len(_MIGRATIONS)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kad_node import stems
 from kad_node.store.queries import Affairs, Queries
+from kad_protocol import content as contents
+from kad_protocol.entry import parse_entry, time_of
 from kad_protocol.errors import Reason, StorageError
 from kad_protocol.fold import Problem, RecordHead
 from kad_protocol.governance import Governance
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-__all__ = ["SqliteTransaction", "micros_now"]
+__all__ = ["GOOD_SIZE", "SqliteTransaction", "micros_now"]
+
+#: Kind of the local marks for feeds with two histories: how many entries were here, or were observed, before that was known.
+GOOD_SIZE = "good-size"
 
 _STATE = "origin, genesis, size, tail, frontier, root, checkpoint, signed_size, target, log_keys, role, authority_index, quarantine"
 
@@ -169,6 +174,28 @@ class SqliteTransaction(Queries):
         ).fetchone()
         return row
 
+    def drop_from(self, feed: FeedId, size: int) -> None:
+        number = self._id(feed)
+        base, end = number << 40, (number + 1) << 40
+        self._connection.execute("DELETE FROM entry WHERE pos >= ? AND pos < ?", (base + size, end))
+        self._connection.execute("DELETE FROM tile WHERE pos >= ? AND pos < ?", (base, end))
+        for table in ("pinned_checkpoint", "witnessed", "cosignature"):
+            self._connection.execute(f"DELETE FROM {table} WHERE feed = ? AND size > ?", (number, size))
+        self._connection.execute("DELETE FROM authority_entry WHERE feed = ? AND idx >= ?", (number, size))
+
+    def refold(self, feed: FeedId) -> None:
+        """Throw away what was folded from a forum's own feed, so that it is folded anew."""
+        number = self._id(feed)
+        rids = [rid for (rid,) in self._connection.execute("SELECT rid FROM record WHERE feed = ? AND source = 0", (number,))]
+        for rid in rids:
+            self._index_terms(rid, None)
+            for table in ("version", "event", "record"):
+                self._connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
+        self._connection.execute("DELETE FROM profile WHERE feed = ?", (number,))
+        self._connection.execute("DELETE FROM problem WHERE feed = ?", (number,))
+        self._connection.execute("UPDATE feed SET folded = 0 WHERE id = ?", (number,))
+        self.touched.add(feed)
+
     def add_evidence(self, feed: FeedId, evidence: bytes) -> None:
         self._connection.execute("INSERT INTO evidence (feed, time, data) VALUES (?, ?, ?)", (self._id(feed), micros_now(), evidence))
 
@@ -193,7 +220,10 @@ class SqliteTransaction(Queries):
 
     def unfolded(self) -> list[FeedId]:
         rows = self._connection.execute(
-            "SELECT origin FROM feed WHERE folded < size ORDER BY role = ? DESC, id", (entry_pb2.MEMBER_ROLE_SIMPUL,)
+            "SELECT f.origin FROM feed f WHERE f.folded < f.size AND (f.epoch = 0 OR f.role = ?1"
+            " OR EXISTS (SELECT 1 FROM succession s WHERE s.heir = f.id)"
+            " OR NOT EXISTS (SELECT 1 FROM feed k WHERE k.role = ?1 AND k.federation = f.federation)) ORDER BY f.role = ?1 DESC, f.id",
+            (entry_pb2.MEMBER_ROLE_SIMPUL,),
         )
         return [FeedId.parse(origin) for (origin,) in rows]
 
@@ -253,11 +283,7 @@ class SqliteTransaction(Queries):
         source: int = 0,
     ) -> int:
         number = self._id(feed)
-        start = end = None
-        if content is not None and content.WhichOneof("kind") == "agenda_item":
-            item = content.agenda_item
-            start = item.start_time.ToMicroseconds() if item.HasField("start_time") else None
-            end = item.end_time.ToMicroseconds() if item.HasField("end_time") else start
+        start, end = _start_and_end(content)
         row = self._connection.execute(
             "SELECT rid FROM record WHERE feed = ? AND ulid = ? AND source = ?", (number, version.record, source)
         ).fetchone()
@@ -273,18 +299,23 @@ class SqliteTransaction(Queries):
                 ).lastrowid
                 or 0
             )
+            self._index_terms(rid, content)
         else:
             rid = row[0]
-            self._connection.execute(
-                "UPDATE record SET version = ?, audience = ?, state = ?, updated = ?, start_time = ?, end_time = ? WHERE rid = ?",
-                (version.version, version.audience, state, time, start, end, rid),
-            )
+            self._show_version(rid, version, time, content, state)
         self._connection.execute(
             "INSERT OR REPLACE INTO version (rid, version, idx, outbox, audience, updated) VALUES (?, ?, ?, ?, ?, ?)",
             (rid, version.version, index, outbox, version.audience, time),
         )
-        self._index_terms(rid, content)
         return rid
+
+    def _show_version(self, rid: int, version: entry_pb2.RecordVersion, time: int, content: content_pb2.Content | None, state: int) -> None:
+        """A version is what the record says now."""
+        self._connection.execute(
+            "UPDATE record SET version = ?, audience = ?, state = ?, updated = ?, start_time = ?, end_time = ? WHERE rid = ?",
+            (version.version, version.audience, state, time, *_start_and_end(content), rid),
+        )
+        self._index_terms(rid, content)
 
     def put_content(
         self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, content: content_pb2.Content, simpul: FeedId | None = None
@@ -292,7 +323,7 @@ class SqliteTransaction(Queries):
         source = self._source(simpul)
         row = self._connection.execute(
             "SELECT r.rid, r.version, r.state, v.updated FROM record r JOIN version v ON v.rid = r.rid AND v.version = ?"
-            " WHERE r.feed = ? AND r.ulid = ? AND v.idx = ? AND r.source = ?",
+            " WHERE IFNULL(v.feed, r.feed) = ? AND r.ulid = ? AND v.idx = ? AND r.source = ?",
             (version.version, self._id(feed), version.record, index, source),
         ).fetchone()
         if row is None:
@@ -301,15 +332,17 @@ class SqliteTransaction(Queries):
         if newest == version.version and state != records_pb2.RECORD_STATE_RETRACTED:
             # Under review it stays as hidden as it was.
             shown = records_pb2.RECORD_STATE_PUBLISHED if state == records_pb2.RECORD_STATE_CONTENT_MISSING else state
-            self._save_version(feed, version, updated, content, shown, index=index, source=source)
+            self._show_version(rid, version, updated, content, shown)
         self._event(rid, version.version, records_pb2.RECORD_EVENT_TYPE_CONTENT_ARRIVED)
 
     def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:  # noqa: ARG002 - the log has the index
-        row = self._connection.execute(
-            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ? AND source = 0", (self._id(feed), retraction.record)
-        ).fetchone()
-        if row is not None:
-            self._retract(reason, time, *row)
+        for holder in dict.fromkeys((feed, self.heir(feed))):
+            row = self._connection.execute(
+                "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ? AND source = 0", (self._id(holder), retraction.record)
+            ).fetchone()
+            if row is not None:
+                self._retract(reason, time, *row)
+                return
 
     def withdraw_hosted(self, owner: FeedId, simpul: FeedId, record: str, reason: str, time: int) -> None:
         row = self._connection.execute(
@@ -461,7 +494,7 @@ class SqliteTransaction(Queries):
     def _reveal(self, rid: int) -> None:
         """A submission is shown to everybody from now on; without its content it waits for that as any other would."""
         version, held = self._connection.execute(
-            "SELECT r.version, (SELECT LENGTH(e.content) FROM entry e WHERE e.pos = (r.feed << 40) + v.idx)"
+            "SELECT r.version, (SELECT LENGTH(e.content) FROM entry e WHERE e.pos = (IFNULL(v.feed, r.feed) << 40) + v.idx)"
             " FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version WHERE r.rid = ?",
             (rid,),
         ).fetchone()
@@ -471,14 +504,126 @@ class SqliteTransaction(Queries):
     def _set_state(self, rid: int, state: int) -> None:
         self._connection.execute("UPDATE record SET state = ? WHERE rid = ?", (state, rid))
 
-    def void_beyond(self, feed: FeedId, size: int) -> None:
-        rows = self._connection.execute(
-            "SELECT r.rid, r.version, r.state FROM record r JOIN version v ON v.rid = r.rid AND v.version = r.version"
-            " WHERE r.feed = ? AND r.source = 0 AND v.idx >= ?",
-            (self._id(feed), size),
-        ).fetchall()
-        for row in rows:
+    # Epochs.
+
+    def put_admission(self, simpul: FeedId, index: int, feed: FeedId) -> None:
+        self._connection.execute(
+            "INSERT OR IGNORE INTO admission (feed, simpul, idx) VALUES (?, ?, ?)", (self._id(feed), self._id(simpul), index)
+        )
+
+    def supersede(self, simpul: FeedId, feed: FeedId, good_size: int, heir: FeedId, time: int) -> None:
+        old, new = self._id(feed), self._id(heir)
+        self._undo_beyond(feed, good_size, Governance(self.affairs(simpul), simpul))
+        self._connection.execute("UPDATE feed SET folded = size WHERE id = ?", (old,))
+        self._connection.execute(
+            "INSERT OR REPLACE INTO succession (feed, good, heir, time) VALUES (?, ?, ?, ?)", (old, good_size, new, time)
+        )
+        # What stays good goes over; what is void stays behind, with the reason why.
+        kept = (
+            "SELECT rid FROM record r WHERE r.feed = ? AND (r.source > 0 OR EXISTS"
+            " (SELECT 1 FROM version v WHERE v.rid = r.rid AND (v.feed IS NOT NULL OR v.idx IS NULL OR v.idx < ?)))"
+        )
+        rids = self._connection.execute(kept, (old, good_size)).fetchall()
+        self._connection.executemany(
+            "UPDATE version SET feed = ? WHERE rid = ? AND feed IS NULL AND idx IS NOT NULL"
+            " AND (SELECT source FROM record r WHERE r.rid = version.rid) = 0",
+            ((old, rid) for (rid,) in rids),
+        )
+        self._connection.executemany("UPDATE OR IGNORE record SET feed = ? WHERE rid = ?", ((new, rid) for (rid,) in rids))
+        self._connection.execute(
+            "INSERT OR IGNORE INTO profile (feed, idx, data) SELECT ?, -1, data FROM profile WHERE feed = ?", (new, old)
+        )
+        self.touched |= {feed, heir}
+        self.standings_changed = True
+
+    def _undo_beyond(self, feed: FeedId, size: int, governance: Governance) -> None:
+        """Undo what the entries from ``size`` on did; each gets a problem that says so."""
+        number, held = self._id(feed), self.folded(feed)
+        touched: dict[str, None] = {}
+        position = size
+        while position < held:
+            for stored in self.entries(feed, position, 256, 4 << 20):
+                position = stored.index + 1
+                entry, problem = parse_entry(stored.body), self.problem(feed, stored.index)
+                if entry is None or (problem is not None and problem.reason != Reason.CONTENT_MISSING):
+                    continue
+                body = entry.WhichOneof("body")
+                if body in ("record_version", "record_retraction"):
+                    touched[getattr(entry, body).record] = None
+        for record in touched:
+            self._undo_record(feed, record, size, governance)
+        (profile,) = self._connection.execute("SELECT IFNULL(MAX(idx), -1) FROM profile WHERE feed = ?", (number,)).fetchone()
+        if profile >= size:
+            self._undo_profile(feed, size)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO problem (feed, idx, reason, message, time, waiting)"
+            " SELECT ?1, pos - (?1 << 40), ?2, ?3, ?4, 0 FROM entry WHERE pos >= (?1 << 40) + ?5 AND pos < (?1 + 1) << 40",
+            (number, Reason.EPOCH_SUPERSEDED.value, "void: beyond the last good entry of an epoch that was given up", micros_now(), size),
+        )
+
+    def _undo_record(self, feed: FeedId, record: str, size: int, governance: Governance) -> None:
+        row = self._connection.execute(
+            "SELECT rid, version, state FROM record WHERE feed = ? AND ulid = ? AND source = 0", (self._id(feed), record)
+        ).fetchone()
+        if row is None:
+            return
+        rid, _, before = row
+        left = self._connection.execute(
+            "SELECT version, idx, feed FROM version WHERE rid = ? AND (feed IS NOT NULL OR idx IS NULL OR idx < ?)"
+            " ORDER BY version DESC LIMIT 1",
+            (rid, size),
+        ).fetchone()
+        if left is None:
             self._retract(Reason.EPOCH_SUPERSEDED.value, micros_now(), *row)
+            return
+        self._connection.execute("DELETE FROM version WHERE rid = ? AND feed IS NULL AND idx >= ?", (rid, size))
+        version, index, holder = left
+        if index is None:
+            return  # A version that waits in the outbox is what this node shows.
+        origin = feed
+        if holder is not None:
+            origin = FeedId.parse(self._connection.execute("SELECT origin FROM feed WHERE id = ?", (holder,)).fetchone()[0])
+        stored = self.entries(origin, index, 1, 1)[0]
+        entry = parse_entry(stored.body)
+        if entry is None:
+            raise StorageError(Reason.STORE_CORRUPT, f"{origin}: entry {index} does not read back", feed=origin)
+        content = contents.parse_content(contents.split(stored.content)[1]) if stored.content else None
+        state = records_pb2.RECORD_STATE_CONTENT_MISSING if content is None else records_pb2.RECORD_STATE_PUBLISHED
+        waiting = governance.submission(feed, record)
+        if waiting is not None and waiting[0] == version:
+            down = governance.turned_down(feed, record)
+            state = records_pb2.RECORD_STATE_REJECTED if down else records_pb2.RECORD_STATE_SUBMITTED
+        self._show_version(rid, entry.record_version, time_of(entry), content, state)
+        self._connection.execute("UPDATE record SET retraction = '' WHERE rid = ?", (rid,))
+        back = (
+            records_pb2.RECORD_EVENT_TYPE_CREATED if before == records_pb2.RECORD_STATE_RETRACTED else records_pb2.RECORD_EVENT_TYPE_REVISED
+        )
+        self._event(rid, version, back)
+
+    def _undo_profile(self, feed: FeedId, size: int) -> None:
+        self._connection.execute("DELETE FROM profile WHERE feed = ?", (self._id(feed),))
+        position = 0
+        while position < size:
+            for stored in self.entries(feed, position, min(256, size - position), 4 << 20):
+                position = stored.index + 1
+                entry = parse_entry(stored.body)
+                if entry is not None and entry.HasField("profile_version") and stored.content and self.problem(feed, stored.index) is None:
+                    self.put_profile(feed, stored.index, content_pb2.ForumProfile.FromString(contents.split(stored.content)[1]))
+
+    def forget_feed(self, feed: FeedId) -> None:
+        """Throw away a copy, so that it is fetched anew: what lies here is another history than the one that everybody else holds."""
+        state, number = self.feed(feed), self._id(feed)
+        if state is None:
+            return
+        for table in ("entry", "tile"):
+            self._connection.execute(f"DELETE FROM {table} WHERE pos >= ? AND pos < ?", (number << 40, (number + 1) << 40))
+        for table in ("pinned_checkpoint", "authority_entry"):
+            self._connection.execute(f"DELETE FROM {table} WHERE feed = ?", (number,))
+        self.save_feed(FeedState(feed, state.genesis))
+
+    def good_size(self, feed: FeedId) -> int | None:
+        kept = self.local(GOOD_SIZE, feed.origin)
+        return None if kept is None else int(kept)
 
     def put_problem(self, feed: FeedId, index: int, problem: Problem) -> None:
         self._connection.execute(
@@ -491,7 +636,8 @@ class SqliteTransaction(Queries):
 
     def forget_fold(self) -> None:
         """Throw away all that was folded, so that it is folded anew. Queued versions are put back by their owner."""
-        for table in ("member", "observation", "profile", "record", "version", "term", "record_text", "event", "problem", "affair"):
+        tables = ("member", "observation", "profile", "record", "version", "term", "record_text", "event", "problem", "affair")
+        for table in (*tables, "succession", "admission"):
             self._connection.execute(f"DELETE FROM {table}")
         self._connection.execute("UPDATE feed SET folded = 0, judged = 0")
         self._waits.clear()
@@ -547,9 +693,22 @@ class SqliteTransaction(Queries):
             (reason, times),
         )
 
+    def forget_meta(self, key: str) -> None:
+        """Forget a fact about this store."""
+        self._connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+
     def put_meta(self, key: str, value: bytes) -> None:
         """Keep a fact about this store."""
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def _start_and_end(content: content_pb2.Content | None) -> tuple[int | None, int | None]:
+    """When an agenda item takes place, in microseconds since 1970."""
+    if content is None or content.WhichOneof("kind") != "agenda_item":
+        return None, None
+    item = content.agenda_item
+    start = item.start_time.ToMicroseconds() if item.HasField("start_time") else None
+    return start, item.end_time.ToMicroseconds() if item.HasField("end_time") else start
 
 
 def text_of(content: content_pb2.Content) -> str:

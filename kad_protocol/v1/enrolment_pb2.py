@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kad_protocol.v1 import entry_pb2 as kad_dot_v1_dot_entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kad/v1/enrolment.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12kad/v1/entry.proto\"\xc4\x01\n\x0eInvitationCode\x12\x19\n\x11\x65nrolment_address\x18\x01 \x01(\t\x12\x1c\n\x14\x61uthority_key_digest\x18\x02 \x01(\x0c\x12\x15\n\rinvitation_id\x18\x03 \x01(\x0c\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\r\n\x05\x66orum\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfederation\x18\x07 \x01(\t\"\xf0\x01\n\x0c\x45nrolRequest\x12\x1e\n\rinvitation_id\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x17\n\x06secret\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x34\n\x05\x66orum\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x1c\n\x07genesis\x18\x04 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\x12\'\n\x13\x63\x65rtificate_request\x18\x05 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x06 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"R\n\tStatement\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x19\n\x11\x65\x64\x32\x35\x35\x31\x39_signature\x18\x02 \x01(\x0c\x12\x19\n\x11mldsa44_signature\x18\x03 \x01(\x0c\"~\n\x12\x43\x65rtificateBinding\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x12\n\nkey_digest\x18\x02 \x01(\x0c\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x61uthority_key_digest\x18\x04 \x01(\x0c\"\xa3\x01\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x13\n\x0bsimpul_feed\x18\x03 \x01(\t\x12\x16\n\x0esimpul_genesis\x18\x04 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x06 \x01(\t\"\x88\x01\n\x17RenewCertificateRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\'\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x03 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"h\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x03 \x01(\t\"\xb4\x01\n\x17\x43reateInvitationRequest\x12\x34\n\x05\x66orum\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x0ctime_to_live\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x08\x63\x61tegory\x18\x03 \x01(\x0e\x32\x16.kad.v1.MemberCategoryB\x08\xbaH\x05\x82\x01\x02\x10\x01\"P\n\x18\x43reateInvitationResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12&\n\ninvitation\x18\x02 \x01(\x0b\x32\x12.kad.v1.Invitation\"\xe8\x01\n\nInvitation\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orum\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x18\n\x16ListInvitationsRequest\"B\n\x17ListInvitationsResponse\x12\'\n\x0binvitations\x18\x01 \x03(\x0b\x32\x12.kad.v1.Invitation\"<\n\x17RevokeInvitationRequest\x12!\n\x02id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\"B\n\x18RevokeInvitationResponse\x12&\n\ninvitation\x18\x01 \x01(\x0b\x32\x12.kad.v1.Invitation2\x9f\x01\n\x10\x45nrolmentService\x12\x34\n\x05\x45nrol\x12\x14.kad.v1.EnrolRequest\x1a\x15.kad.v1.EnrolResponse\x12U\n\x10RenewCertificate\x12\x1f.kad.v1.RenewCertificateRequest\x1a .kad.v1.RenewCertificateResponse2\x95\x02\n\x11InvitationService\x12U\n\x10\x43reateInvitation\x12\x1f.kad.v1.CreateInvitationRequest\x1a .kad.v1.CreateInvitationResponse\x12R\n\x0fListInvitations\x12\x1e.kad.v1.ListInvitationsRequest\x1a\x1f.kad.v1.ListInvitationsResponse\x12U\n\x10RevokeInvitation\x12\x1f.kad.v1.RevokeInvitationRequest\x1a .kad.v1.RevokeInvitationResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kad/v1/enrolment.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12kad/v1/entry.proto\"\xc4\x01\n\x0eInvitationCode\x12\x19\n\x11\x65nrolment_address\x18\x01 \x01(\t\x12\x1c\n\x14\x61uthority_key_digest\x18\x02 \x01(\x0c\x12\x15\n\rinvitation_id\x18\x03 \x01(\x0c\x12\x0e\n\x06secret\x18\x04 \x01(\x0c\x12\r\n\x05\x66orum\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfederation\x18\x07 \x01(\t\"\xf0\x01\n\x0c\x45nrolRequest\x12\x1e\n\rinvitation_id\x18\x01 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x17\n\x06secret\x18\x02 \x01(\x0c\x42\x07\xbaH\x04z\x02h\x10\x12\x34\n\x05\x66orum\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12\x1c\n\x07genesis\x18\x04 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\x12\'\n\x13\x63\x65rtificate_request\x18\x05 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x06 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"R\n\tStatement\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x19\n\x11\x65\x64\x32\x35\x35\x31\x39_signature\x18\x02 \x01(\x0c\x12\x19\n\x11mldsa44_signature\x18\x03 \x01(\x0c\"~\n\x12\x43\x65rtificateBinding\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x12\n\nkey_digest\x18\x02 \x01(\x0c\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x61uthority_key_digest\x18\x04 \x01(\x0c\"\xa3\x01\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x13\n\x0bsimpul_feed\x18\x03 \x01(\t\x12\x16\n\x0esimpul_genesis\x18\x04 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x06 \x01(\t\"\x88\x01\n\x17RenewCertificateRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\'\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x03 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"h\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x03 \x01(\t\"h\n\x0fRecoveryInquiry\x12\r\n\x05\x66orum\x18\x01 \x01(\t\x12\x1c\n\x14\x61uthority_key_digest\x18\x02 \x01(\x0c\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd0\x01\n\x16PrepareRecoveryRequest\x12\x34\n\x05\x66orum\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12-\n\rrecovery_keys\x18\x02 \x01(\x0b\x32\x0e.kad.v1.KeySetB\x06\xbaH\x03\xc8\x01\x01\x12*\n\x07inquiry\x18\x03 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\x12\x16\n\x0elast_good_size\x18\x04 \x01(\x04\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\x04\"\x94\x02\n\x17PrepareRecoveryResponse\x12\x0c\n\x04\x66\x65\x65\x64\x18\x01 \x01(\t\x12\x0f\n\x07genesis\x18\x02 \x01(\x0c\x12\x15\n\robserved_size\x18\x03 \x01(\x04\x12\x15\n\robserved_root\x18\x04 \x01(\x0c\x12\x11\n\theld_size\x18\x05 \x01(\x04\x12\x16\n\x0elast_good_size\x18\x06 \x01(\x04\x12\x16\n\x0elast_good_root\x18\x07 \x01(\x0c\x12\x0f\n\x07\x65ntries\x18\x08 \x03(\x0c\x12\x13\n\x0bsimpul_feed\x18\t \x01(\t\x12\x16\n\x0esimpul_genesis\x18\n \x01(\x0c\x12\x12\n\nfederation\x18\x0b \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x0c \x01(\t\"\xb3\x01\n\x12RecoverFeedRequest\x12*\n\x08recovery\x18\x01 \x01(\x0b\x32\x10.kad.v1.RecoveryB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x07genesis\x18\x02 \x01(\x0c\x42\x0b\xbaH\x08z\x06\x10\x01\x18\x80\x80\x04\x12\'\n\x13\x63\x65rtificate_request\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x10\x01\x18\x80@\x12*\n\x07\x62inding\x18\x04 \x01(\x0b\x32\x11.kad.v1.StatementB\x06\xbaH\x03\xc8\x01\x01\"\xa9\x01\n\x13RecoverFeedResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1d\n\x15\x61uthority_certificate\x18\x02 \x01(\x0c\x12\x13\n\x0bsimpul_feed\x18\x03 \x01(\t\x12\x16\n\x0esimpul_genesis\x18\x04 \x01(\x0c\x12\x18\n\x10\x65xchange_address\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x06 \x01(\t\"\xb4\x01\n\x17\x43reateInvitationRequest\x12\x34\n\x05\x66orum\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z][a-z0-9-]{1,38}[a-z0-9]$\x12/\n\x0ctime_to_live\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x08\x63\x61tegory\x18\x03 \x01(\x0e\x32\x16.kad.v1.MemberCategoryB\x08\xbaH\x05\x82\x01\x02\x10\x01\"P\n\x18\x43reateInvitationResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12&\n\ninvitation\x18\x02 \x01(\x0b\x32\x12.kad.v1.Invitation\"\xe8\x01\n\nInvitation\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orum\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x18\n\x16ListInvitationsRequest\"B\n\x17ListInvitationsResponse\x12\'\n\x0binvitations\x18\x01 \x03(\x0b\x32\x12.kad.v1.Invitation\"<\n\x17RevokeInvitationRequest\x12!\n\x02id\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{32}$\"B\n\x18RevokeInvitationResponse\x12&\n\ninvitation\x18\x01 \x01(\x0b\x32\x12.kad.v1.Invitation2\xbb\x02\n\x10\x45nrolmentService\x12\x34\n\x05\x45nrol\x12\x14.kad.v1.EnrolRequest\x1a\x15.kad.v1.EnrolResponse\x12U\n\x10RenewCertificate\x12\x1f.kad.v1.RenewCertificateRequest\x1a .kad.v1.RenewCertificateResponse\x12R\n\x0fPrepareRecovery\x12\x1e.kad.v1.PrepareRecoveryRequest\x1a\x1f.kad.v1.PrepareRecoveryResponse\x12\x46\n\x0bRecoverFeed\x12\x1a.kad.v1.RecoverFeedRequest\x1a\x1b.kad.v1.RecoverFeedResponse2\x95\x02\n\x11InvitationService\x12U\n\x10\x43reateInvitation\x12\x1f.kad.v1.CreateInvitationRequest\x1a .kad.v1.CreateInvitationResponse\x12R\n\x0fListInvitations\x12\x1e.kad.v1.ListInvitationsRequest\x1a\x1f.kad.v1.ListInvitationsResponse\x12U\n\x10RevokeInvitation\x12\x1f.kad.v1.RevokeInvitationRequest\x1a .kad.v1.RevokeInvitationResponseB(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +54,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWCERTIFICATEREQUEST'].fields_by_name['certificate_request']._serialized_options = b'\272H\007z\005\020\001\030\200@'
   _globals['_RENEWCERTIFICATEREQUEST'].fields_by_name['binding']._loaded_options = None
   _globals['_RENEWCERTIFICATEREQUEST'].fields_by_name['binding']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_PREPARERECOVERYREQUEST'].fields_by_name['forum']._loaded_options = None
+  _globals['_PREPARERECOVERYREQUEST'].fields_by_name['forum']._serialized_options = b'\272H\"r 2\036^[a-z][a-z0-9-]{1,38}[a-z0-9]$'
+  _globals['_PREPARERECOVERYREQUEST'].fields_by_name['recovery_keys']._loaded_options = None
+  _globals['_PREPARERECOVERYREQUEST'].fields_by_name['recovery_keys']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_PREPARERECOVERYREQUEST'].fields_by_name['inquiry']._loaded_options = None
+  _globals['_PREPARERECOVERYREQUEST'].fields_by_name['inquiry']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_RECOVERFEEDREQUEST'].fields_by_name['recovery']._loaded_options = None
+  _globals['_RECOVERFEEDREQUEST'].fields_by_name['recovery']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_RECOVERFEEDREQUEST'].fields_by_name['genesis']._loaded_options = None
+  _globals['_RECOVERFEEDREQUEST'].fields_by_name['genesis']._serialized_options = b'\272H\010z\006\020\001\030\200\200\004'
+  _globals['_RECOVERFEEDREQUEST'].fields_by_name['certificate_request']._loaded_options = None
+  _globals['_RECOVERFEEDREQUEST'].fields_by_name['certificate_request']._serialized_options = b'\272H\007z\005\020\001\030\200@'
+  _globals['_RECOVERFEEDREQUEST'].fields_by_name['binding']._loaded_options = None
+  _globals['_RECOVERFEEDREQUEST'].fields_by_name['binding']._serialized_options = b'\272H\003\310\001\001'
   _globals['_CREATEINVITATIONREQUEST'].fields_by_name['forum']._loaded_options = None
   _globals['_CREATEINVITATIONREQUEST'].fields_by_name['forum']._serialized_options = b'\272H\"r 2\036^[a-z][a-z0-9-]{1,38}[a-z0-9]$'
   _globals['_CREATEINVITATIONREQUEST'].fields_by_name['category']._loaded_options = None
@@ -74,22 +88,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=1105
   _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=1107
   _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=1211
-  _globals['_CREATEINVITATIONREQUEST']._serialized_start=1214
-  _globals['_CREATEINVITATIONREQUEST']._serialized_end=1394
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=1396
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=1476
-  _globals['_INVITATION']._serialized_start=1479
-  _globals['_INVITATION']._serialized_end=1711
-  _globals['_LISTINVITATIONSREQUEST']._serialized_start=1713
-  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1737
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1739
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1805
-  _globals['_REVOKEINVITATIONREQUEST']._serialized_start=1807
-  _globals['_REVOKEINVITATIONREQUEST']._serialized_end=1867
-  _globals['_REVOKEINVITATIONRESPONSE']._serialized_start=1869
-  _globals['_REVOKEINVITATIONRESPONSE']._serialized_end=1935
-  _globals['_ENROLMENTSERVICE']._serialized_start=1938
-  _globals['_ENROLMENTSERVICE']._serialized_end=2097
-  _globals['_INVITATIONSERVICE']._serialized_start=2100
-  _globals['_INVITATIONSERVICE']._serialized_end=2377
+  _globals['_RECOVERYINQUIRY']._serialized_start=1213
+  _globals['_RECOVERYINQUIRY']._serialized_end=1317
+  _globals['_PREPARERECOVERYREQUEST']._serialized_start=1320
+  _globals['_PREPARERECOVERYREQUEST']._serialized_end=1528
+  _globals['_PREPARERECOVERYRESPONSE']._serialized_start=1531
+  _globals['_PREPARERECOVERYRESPONSE']._serialized_end=1807
+  _globals['_RECOVERFEEDREQUEST']._serialized_start=1810
+  _globals['_RECOVERFEEDREQUEST']._serialized_end=1989
+  _globals['_RECOVERFEEDRESPONSE']._serialized_start=1992
+  _globals['_RECOVERFEEDRESPONSE']._serialized_end=2161
+  _globals['_CREATEINVITATIONREQUEST']._serialized_start=2164
+  _globals['_CREATEINVITATIONREQUEST']._serialized_end=2344
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=2346
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=2426
+  _globals['_INVITATION']._serialized_start=2429
+  _globals['_INVITATION']._serialized_end=2661
+  _globals['_LISTINVITATIONSREQUEST']._serialized_start=2663
+  _globals['_LISTINVITATIONSREQUEST']._serialized_end=2687
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=2689
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=2755
+  _globals['_REVOKEINVITATIONREQUEST']._serialized_start=2757
+  _globals['_REVOKEINVITATIONREQUEST']._serialized_end=2817
+  _globals['_REVOKEINVITATIONRESPONSE']._serialized_start=2819
+  _globals['_REVOKEINVITATIONRESPONSE']._serialized_end=2885
+  _globals['_ENROLMENTSERVICE']._serialized_start=2888
+  _globals['_ENROLMENTSERVICE']._serialized_end=3203
+  _globals['_INVITATIONSERVICE']._serialized_start=3206
+  _globals['_INVITATIONSERVICE']._serialized_end=3483
 # @@protoc_insertion_point(module_scope)

@@ -266,6 +266,211 @@ class RenewCertificateResponse(google.protobuf.message.Message):
 Global___RenewCertificateResponse: typing_extensions.TypeAlias = RenewCertificateResponse
 
 @typing.final
+class RecoveryInquiry(google.protobuf.message.Message):
+    """"I hold the recovery keys of this forum; show me what there is to recover." """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FORUM_FIELD_NUMBER: builtins.int
+    AUTHORITY_KEY_DIGEST_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    forum: builtins.str
+    """The forum."""
+    authority_key_digest: builtins.bytes
+    """SHA-256 of the authority's SubjectPublicKeyInfo: an inquiry at one federation is worthless in another. 32 bytes."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was signed; refused more than 10 minutes from the authority's own clock."""
+
+    def __init__(
+        self,
+        *,
+        forum: builtins.str = ...,
+        authority_key_digest: builtins.bytes = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["authority_key_digest", b"authority_key_digest", "forum", b"forum", "time", b"time"]) -> None: ...
+
+Global___RecoveryInquiry: typing_extensions.TypeAlias = RecoveryInquiry
+
+@typing.final
+class PrepareRecoveryRequest(google.protobuf.message.Message):
+    """Asks what there is to recover."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FORUM_FIELD_NUMBER: builtins.int
+    RECOVERY_KEYS_FIELD_NUMBER: builtins.int
+    INQUIRY_FIELD_NUMBER: builtins.int
+    LAST_GOOD_SIZE_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    forum: builtins.str
+    """The forum."""
+    last_good_size: builtins.int
+    """How many entries are to stay good; 0 for all that were observed."""
+    after: builtins.int
+    """Entries from this index on are shown; 0 for those that are not to stay good."""
+    @property
+    def recovery_keys(self) -> kad_protocol.v1.entry_pb2.KeySet:
+        """The recovery keys, whose hash stands in the genesis of its feed."""
+
+    @property
+    def inquiry(self) -> Global___Statement:
+        """A statement of type "application/vnd.kad.recovery-inquiry.v1+protobuf" over a RecoveryInquiry, signed with them."""
+
+    def __init__(
+        self,
+        *,
+        forum: builtins.str = ...,
+        recovery_keys: kad_protocol.v1.entry_pb2.KeySet | None = ...,
+        inquiry: Global___Statement | None = ...,
+        last_good_size: builtins.int = ...,
+        after: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["inquiry", b"inquiry", "recovery_keys", b"recovery_keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "forum", b"forum", "inquiry", b"inquiry", "last_good_size", b"last_good_size", "recovery_keys", b"recovery_keys"]) -> None: ...
+
+Global___PrepareRecoveryRequest: typing_extensions.TypeAlias = PrepareRecoveryRequest
+
+@typing.final
+class PrepareRecoveryResponse(google.protobuf.message.Message):
+    """What there is to recover."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    GENESIS_FIELD_NUMBER: builtins.int
+    OBSERVED_SIZE_FIELD_NUMBER: builtins.int
+    OBSERVED_ROOT_FIELD_NUMBER: builtins.int
+    HELD_SIZE_FIELD_NUMBER: builtins.int
+    LAST_GOOD_SIZE_FIELD_NUMBER: builtins.int
+    LAST_GOOD_ROOT_FIELD_NUMBER: builtins.int
+    ENTRIES_FIELD_NUMBER: builtins.int
+    SIMPUL_FEED_FIELD_NUMBER: builtins.int
+    SIMPUL_GENESIS_FIELD_NUMBER: builtins.int
+    FEDERATION_FIELD_NUMBER: builtins.int
+    FEDERATION_NAME_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the feed as it is known today."""
+    genesis: builtins.bytes
+    """Its genesis entry."""
+    observed_size: builtins.int
+    """How many of its entries the simpul's log has observed; no more than these can stay good."""
+    observed_root: builtins.bytes
+    """Its root at that size. 32 bytes."""
+    held_size: builtins.int
+    """How many of its entries are here."""
+    last_good_size: builtins.int
+    """The size that was asked for, or the observed one."""
+    last_good_root: builtins.bytes
+    """The root at that size. 32 bytes."""
+    simpul_feed: builtins.str
+    """Origin of the simpul's feed."""
+    simpul_genesis: builtins.bytes
+    """The simpul's genesis entry."""
+    federation: builtins.str
+    """Name of the federation, like a domain."""
+    federation_name: builtins.str
+    """Display name of the federation."""
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Entries from `after`, or from the last good size, as far as they fit; ask again for the rest."""
+
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+        genesis: builtins.bytes = ...,
+        observed_size: builtins.int = ...,
+        observed_root: builtins.bytes = ...,
+        held_size: builtins.int = ...,
+        last_good_size: builtins.int = ...,
+        last_good_root: builtins.bytes = ...,
+        entries: collections.abc.Iterable[builtins.bytes] | None = ...,
+        simpul_feed: builtins.str = ...,
+        simpul_genesis: builtins.bytes = ...,
+        federation: builtins.str = ...,
+        federation_name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries", "federation", b"federation", "federation_name", b"federation_name", "feed", b"feed", "genesis", b"genesis", "held_size", b"held_size", "last_good_root", b"last_good_root", "last_good_size", b"last_good_size", "observed_root", b"observed_root", "observed_size", b"observed_size", "simpul_feed", b"simpul_feed", "simpul_genesis", b"simpul_genesis"]) -> None: ...
+
+Global___PrepareRecoveryResponse: typing_extensions.TypeAlias = PrepareRecoveryResponse
+
+@typing.final
+class RecoverFeedRequest(google.protobuf.message.Message):
+    """Begins a new epoch."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECOVERY_FIELD_NUMBER: builtins.int
+    GENESIS_FIELD_NUMBER: builtins.int
+    CERTIFICATE_REQUEST_FIELD_NUMBER: builtins.int
+    BINDING_FIELD_NUMBER: builtins.int
+    genesis: builtins.bytes
+    """The genesis entry of the new feed, exactly the bytes that are its index 0."""
+    certificate_request: builtins.bytes
+    """PKCS#10 certificate request, DER, for an ECDSA P-256 key."""
+    @property
+    def recovery(self) -> kad_protocol.v1.entry_pb2.Recovery:
+        """The statement and the keys and signatures that prove it."""
+
+    @property
+    def binding(self) -> Global___Statement:
+        """As in EnrolRequest, signed with the log keys of the new feed."""
+
+    def __init__(
+        self,
+        *,
+        recovery: kad_protocol.v1.entry_pb2.Recovery | None = ...,
+        genesis: builtins.bytes = ...,
+        certificate_request: builtins.bytes = ...,
+        binding: Global___Statement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["binding", b"binding", "recovery", b"recovery"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["binding", b"binding", "certificate_request", b"certificate_request", "genesis", b"genesis", "recovery", b"recovery"]) -> None: ...
+
+Global___RecoverFeedRequest: typing_extensions.TypeAlias = RecoverFeedRequest
+
+@typing.final
+class RecoverFeedResponse(google.protobuf.message.Message):
+    """The new epoch is in the simpul's log."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    AUTHORITY_CERTIFICATE_FIELD_NUMBER: builtins.int
+    SIMPUL_FEED_FIELD_NUMBER: builtins.int
+    SIMPUL_GENESIS_FIELD_NUMBER: builtins.int
+    EXCHANGE_ADDRESS_FIELD_NUMBER: builtins.int
+    FEDERATION_NAME_FIELD_NUMBER: builtins.int
+    certificate: builtins.bytes
+    """The member's certificate, DER."""
+    authority_certificate: builtins.bytes
+    """The authority's certificate, DER."""
+    simpul_feed: builtins.str
+    """Origin of the simpul's feed."""
+    simpul_genesis: builtins.bytes
+    """The simpul's genesis entry."""
+    exchange_address: builtins.str
+    """Where to exchange, "host:port"."""
+    federation_name: builtins.str
+    """Display name of the federation."""
+    def __init__(
+        self,
+        *,
+        certificate: builtins.bytes = ...,
+        authority_certificate: builtins.bytes = ...,
+        simpul_feed: builtins.str = ...,
+        simpul_genesis: builtins.bytes = ...,
+        exchange_address: builtins.str = ...,
+        federation_name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["authority_certificate", b"authority_certificate", "certificate", b"certificate", "exchange_address", b"exchange_address", "federation_name", b"federation_name", "simpul_feed", b"simpul_feed", "simpul_genesis", b"simpul_genesis"]) -> None: ...
+
+Global___RecoverFeedResponse: typing_extensions.TypeAlias = RecoverFeedResponse
+
+@typing.final
 class CreateInvitationRequest(google.protobuf.message.Message):
     """Asks for an invitation."""
 

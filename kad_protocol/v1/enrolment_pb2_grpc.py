@@ -45,6 +45,16 @@ class EnrolmentServiceStub(object):
                 request_serializer=kad_dot_v1_dot_enrolment__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=kad_dot_v1_dot_enrolment__pb2.RenewCertificateResponse.FromString,
                 _registered_method=True)
+        self.PrepareRecovery = channel.unary_unary(
+                '/kad.v1.EnrolmentService/PrepareRecovery',
+                request_serializer=kad_dot_v1_dot_enrolment__pb2.PrepareRecoveryRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_enrolment__pb2.PrepareRecoveryResponse.FromString,
+                _registered_method=True)
+        self.RecoverFeed = channel.unary_unary(
+                '/kad.v1.EnrolmentService/RecoverFeed',
+                request_serializer=kad_dot_v1_dot_enrolment__pb2.RecoverFeedRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_enrolment__pb2.RecoverFeedResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServiceServicer(object):
@@ -69,6 +79,24 @@ class EnrolmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrepareRecovery(self, request, context):
+        """What is here of a feed that its owner wants to begin anew: where it stands, and the entries that would become void. Only for who
+        holds its recovery keys. Returns `PERMISSION_DENIED` (RECOVERY_INVALID), `INVALID_ARGUMENT` (SIGNATURE_INVALID, WEAK_KEY).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecoverFeed(self, request, context):
+        """Begins the next epoch of a member's feed, proved by its recovery keys, and gives its new owner a channel certificate. What the old
+        epoch holds beyond the last good size is void from there on, for everybody. Safe to retry with the same request. Returns
+        `PERMISSION_DENIED` (RECOVERY_INVALID, MEMBER_SUSPENDED, MEMBER_LEFT), `INVALID_ARGUMENT` (CERTIFICATE_REQUEST_INVALID,
+        SIGNATURE_INVALID, WEAK_KEY), `UNAVAILABLE` (APPEND_FENCED, WAITING_FOR_FEED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +109,16 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=kad_dot_v1_dot_enrolment__pb2.RenewCertificateRequest.FromString,
                     response_serializer=kad_dot_v1_dot_enrolment__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'PrepareRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareRecovery,
+                    request_deserializer=kad_dot_v1_dot_enrolment__pb2.PrepareRecoveryRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_enrolment__pb2.PrepareRecoveryResponse.SerializeToString,
+            ),
+            'RecoverFeed': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecoverFeed,
+                    request_deserializer=kad_dot_v1_dot_enrolment__pb2.RecoverFeedRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_enrolment__pb2.RecoverFeedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +176,60 @@ class EnrolmentService(object):
             '/kad.v1.EnrolmentService/RenewCertificate',
             kad_dot_v1_dot_enrolment__pb2.RenewCertificateRequest.SerializeToString,
             kad_dot_v1_dot_enrolment__pb2.RenewCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kad.v1.EnrolmentService/PrepareRecovery',
+            kad_dot_v1_dot_enrolment__pb2.PrepareRecoveryRequest.SerializeToString,
+            kad_dot_v1_dot_enrolment__pb2.PrepareRecoveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecoverFeed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kad.v1.EnrolmentService/RecoverFeed',
+            kad_dot_v1_dot_enrolment__pb2.RecoverFeedRequest.SerializeToString,
+            kad_dot_v1_dot_enrolment__pb2.RecoverFeedResponse.FromString,
             options,
             channel_credentials,
             insecure,

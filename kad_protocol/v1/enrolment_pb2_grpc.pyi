@@ -61,7 +61,39 @@ _EnrolmentServiceRenewCertificateType = typing_extensions.TypeVar(
     ],
 )
 
-class EnrolmentServiceStub(typing.Generic[_EnrolmentServiceEnrolType, _EnrolmentServiceRenewCertificateType]):
+_EnrolmentServicePrepareRecoveryType = typing_extensions.TypeVar(
+    '_EnrolmentServicePrepareRecoveryType',
+    grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.enrolment_pb2.PrepareRecoveryRequest,
+        kad_protocol.v1.enrolment_pb2.PrepareRecoveryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.enrolment_pb2.PrepareRecoveryRequest,
+        kad_protocol.v1.enrolment_pb2.PrepareRecoveryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.enrolment_pb2.PrepareRecoveryRequest,
+        kad_protocol.v1.enrolment_pb2.PrepareRecoveryResponse,
+    ],
+)
+
+_EnrolmentServiceRecoverFeedType = typing_extensions.TypeVar(
+    '_EnrolmentServiceRecoverFeedType',
+    grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.enrolment_pb2.RecoverFeedRequest,
+        kad_protocol.v1.enrolment_pb2.RecoverFeedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.enrolment_pb2.RecoverFeedRequest,
+        kad_protocol.v1.enrolment_pb2.RecoverFeedResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.enrolment_pb2.RecoverFeedRequest,
+        kad_protocol.v1.enrolment_pb2.RecoverFeedResponse,
+    ],
+)
+
+class EnrolmentServiceStub(typing.Generic[_EnrolmentServiceEnrolType, _EnrolmentServiceRenewCertificateType, _EnrolmentServicePrepareRecoveryType, _EnrolmentServiceRecoverFeedType]):
     """The only service that can be called without a member certificate."""
 
     @typing.overload
@@ -74,6 +106,14 @@ class EnrolmentServiceStub(typing.Generic[_EnrolmentServiceEnrolType, _Enrolment
             kad_protocol.v1.enrolment_pb2.RenewCertificateRequest,
             kad_protocol.v1.enrolment_pb2.RenewCertificateResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            kad_protocol.v1.enrolment_pb2.PrepareRecoveryRequest,
+            kad_protocol.v1.enrolment_pb2.PrepareRecoveryResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            kad_protocol.v1.enrolment_pb2.RecoverFeedRequest,
+            kad_protocol.v1.enrolment_pb2.RecoverFeedResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -85,6 +125,14 @@ class EnrolmentServiceStub(typing.Generic[_EnrolmentServiceEnrolType, _Enrolment
         grpc.aio.UnaryUnaryMultiCallable[
             kad_protocol.v1.enrolment_pb2.RenewCertificateRequest,
             kad_protocol.v1.enrolment_pb2.RenewCertificateResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            kad_protocol.v1.enrolment_pb2.PrepareRecoveryRequest,
+            kad_protocol.v1.enrolment_pb2.PrepareRecoveryResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            kad_protocol.v1.enrolment_pb2.RecoverFeedRequest,
+            kad_protocol.v1.enrolment_pb2.RecoverFeedResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -100,6 +148,18 @@ class EnrolmentServiceStub(typing.Generic[_EnrolmentServiceEnrolType, _Enrolment
     MEMBER_SUSPENDED), `INVALID_ARGUMENT` (CERTIFICATE_REQUEST_INVALID, SIGNATURE_INVALID).
     """
 
+    PrepareRecovery: _EnrolmentServicePrepareRecoveryType
+    """What is here of a feed that its owner wants to begin anew: where it stands, and the entries that would become void. Only for who
+    holds its recovery keys. Returns `PERMISSION_DENIED` (RECOVERY_INVALID), `INVALID_ARGUMENT` (SIGNATURE_INVALID, WEAK_KEY).
+    """
+
+    RecoverFeed: _EnrolmentServiceRecoverFeedType
+    """Begins the next epoch of a member's feed, proved by its recovery keys, and gives its new owner a channel certificate. What the old
+    epoch holds beyond the last good size is void from there on, for everybody. Safe to retry with the same request. Returns
+    `PERMISSION_DENIED` (RECOVERY_INVALID, MEMBER_SUSPENDED, MEMBER_LEFT), `INVALID_ARGUMENT` (CERTIFICATE_REQUEST_INVALID,
+    SIGNATURE_INVALID, WEAK_KEY), `UNAVAILABLE` (APPEND_FENCED, WAITING_FOR_FEED).
+    """
+
 EnrolmentServiceAsyncStub: typing_extensions.TypeAlias = EnrolmentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.enrolment_pb2.EnrolRequest,
@@ -108,6 +168,14 @@ EnrolmentServiceAsyncStub: typing_extensions.TypeAlias = EnrolmentServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         kad_protocol.v1.enrolment_pb2.RenewCertificateRequest,
         kad_protocol.v1.enrolment_pb2.RenewCertificateResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.enrolment_pb2.PrepareRecoveryRequest,
+        kad_protocol.v1.enrolment_pb2.PrepareRecoveryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.enrolment_pb2.RecoverFeedRequest,
+        kad_protocol.v1.enrolment_pb2.RecoverFeedResponse,
     ],
 ]
 
@@ -134,6 +202,28 @@ class EnrolmentServiceServicer(metaclass=abc.ABCMeta):
         """A new certificate for a member, also when the old one has expired for up to 30 days. What proves the caller is a signature
         of its feed keys, so nobody is locked out after a long holiday. Returns `PERMISSION_DENIED` (NOT_A_MEMBER,
         MEMBER_SUSPENDED), `INVALID_ARGUMENT` (CERTIFICATE_REQUEST_INVALID, SIGNATURE_INVALID).
+        """
+
+    @abc.abstractmethod
+    def PrepareRecovery(
+        self,
+        request: kad_protocol.v1.enrolment_pb2.PrepareRecoveryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[kad_protocol.v1.enrolment_pb2.PrepareRecoveryResponse, collections.abc.Awaitable[kad_protocol.v1.enrolment_pb2.PrepareRecoveryResponse]]:
+        """What is here of a feed that its owner wants to begin anew: where it stands, and the entries that would become void. Only for who
+        holds its recovery keys. Returns `PERMISSION_DENIED` (RECOVERY_INVALID), `INVALID_ARGUMENT` (SIGNATURE_INVALID, WEAK_KEY).
+        """
+
+    @abc.abstractmethod
+    def RecoverFeed(
+        self,
+        request: kad_protocol.v1.enrolment_pb2.RecoverFeedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[kad_protocol.v1.enrolment_pb2.RecoverFeedResponse, collections.abc.Awaitable[kad_protocol.v1.enrolment_pb2.RecoverFeedResponse]]:
+        """Begins the next epoch of a member's feed, proved by its recovery keys, and gives its new owner a channel certificate. What the old
+        epoch holds beyond the last good size is void from there on, for everybody. Safe to retry with the same request. Returns
+        `PERMISSION_DENIED` (RECOVERY_INVALID, MEMBER_SUSPENDED, MEMBER_LEFT), `INVALID_ARGUMENT` (CERTIFICATE_REQUEST_INVALID,
+        SIGNATURE_INVALID, WEAK_KEY), `UNAVAILABLE` (APPEND_FENCED, WAITING_FOR_FEED).
         """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -520,6 +520,7 @@ class Membership(google.protobuf.message.Message):
     DECISION_FIELD_NUMBER: builtins.int
     MANDATES_FIELD_NUMBER: builtins.int
     RECOVERY_FIELD_NUMBER: builtins.int
+    CONSENT_FIELD_NUMBER: builtins.int
     feed: builtins.str
     """Origin of the member's feed."""
     genesis: builtins.bytes
@@ -540,6 +541,10 @@ class Membership(google.protobuf.message.Message):
     def recovery(self) -> Global___Recovery:
         """Only for a feed of an epoch above 0: proof that its owner began it."""
 
+    @property
+    def consent(self) -> Global___Consent:
+        """Only for a member that had left: its own word that it comes back. Nobody is made a member again without."""
+
     def __init__(
         self,
         *,
@@ -550,11 +555,38 @@ class Membership(google.protobuf.message.Message):
         decision: builtins.str = ...,
         mandates: collections.abc.Iterable[Global___MandateRef] | None = ...,
         recovery: Global___Recovery | None = ...,
+        consent: Global___Consent | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["recovery", b"recovery"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["category", b"category", "decision", b"decision", "feed", b"feed", "genesis", b"genesis", "mandates", b"mandates", "recovery", b"recovery", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["consent", b"consent", "recovery", b"recovery"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["category", b"category", "consent", b"consent", "decision", b"decision", "feed", b"feed", "genesis", b"genesis", "mandates", b"mandates", "recovery", b"recovery", "state", b"state"]) -> None: ...
 
 Global___Membership: typing_extensions.TypeAlias = Membership
+
+@typing.final
+class Consent(google.protobuf.message.Message):
+    """What a member signed when it asked to be let in again: a CertificateBinding, later than its departure by the member's own clock."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: builtins.int
+    ED25519_SIGNATURE_FIELD_NUMBER: builtins.int
+    MLDSA44_SIGNATURE_FIELD_NUMBER: builtins.int
+    statement: builtins.bytes
+    """The serialised CertificateBinding. At most 1 KiB."""
+    ed25519_signature: builtins.bytes
+    """Ed25519 over its pre-authentication encoding, with the feed's log key. 64 bytes."""
+    mldsa44_signature: builtins.bytes
+    """ML-DSA-44 over the same. 2,420 bytes."""
+    def __init__(
+        self,
+        *,
+        statement: builtins.bytes = ...,
+        ed25519_signature: builtins.bytes = ...,
+        mldsa44_signature: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ed25519_signature", b"ed25519_signature", "mldsa44_signature", b"mldsa44_signature", "statement", b"statement"]) -> None: ...
+
+Global___Consent: typing_extensions.TypeAlias = Consent
 
 @typing.final
 class Founding(google.protobuf.message.Message):

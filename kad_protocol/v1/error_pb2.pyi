@@ -280,6 +280,12 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The simpul's log has had nothing new for hours."""
     ERROR_REASON_UNLAWFUL: _ErrorReason.ValueType  # 125
     """The simpul wrote what it may not; it has no effect."""
+    ERROR_REASON_LOG_TIME_WRONG: _ErrorReason.ValueType  # 126
+    """The time in the simpul's log is far from this node's clock."""
+    ERROR_REASON_CONSENT_MISSING: _ErrorReason.ValueType  # 127
+    """A member that had left is said to be back, without its own word."""
+    ERROR_REASON_KEY_USED_ELSEWHERE: _ErrorReason.ValueType  # 140
+    """This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
     ERROR_REASON_HEAD_UNPROVEN: _ErrorReason.ValueType  # 150
     """Somebody claims a longer feed of this node than is here, and brought nothing that bears it out."""
 
@@ -540,6 +546,12 @@ ERROR_REASON_LOG_STALE: ErrorReason.ValueType  # 124
 """The simpul's log has had nothing new for hours."""
 ERROR_REASON_UNLAWFUL: ErrorReason.ValueType  # 125
 """The simpul wrote what it may not; it has no effect."""
+ERROR_REASON_LOG_TIME_WRONG: ErrorReason.ValueType  # 126
+"""The time in the simpul's log is far from this node's clock."""
+ERROR_REASON_CONSENT_MISSING: ErrorReason.ValueType  # 127
+"""A member that had left is said to be back, without its own word."""
+ERROR_REASON_KEY_USED_ELSEWHERE: ErrorReason.ValueType  # 140
+"""This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
 ERROR_REASON_HEAD_UNPROVEN: ErrorReason.ValueType  # 150
 """Somebody claims a longer feed of this node than is here, and brought nothing that bears it out."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

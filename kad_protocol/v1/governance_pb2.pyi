@@ -43,6 +43,8 @@ class Federation(google.protobuf.message.Message):
     WAITING_FOR_FIELD_NUMBER: builtins.int
     CHAIR_FIELD_NUMBER: builtins.int
     NEXT_DEADLINE_FIELD_NUMBER: builtins.int
+    CONFIRMED_TIME_FIELD_NUMBER: builtins.int
+    ELECTORATE_FIELD_NUMBER: builtins.int
     simpul: builtins.str
     """Origin of the simpul's feed."""
     mode: kad_protocol.v1.entry_pb2.Mode.ValueType
@@ -77,7 +79,19 @@ class Federation(google.protobuf.message.Message):
 
     @property
     def next_deadline(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """The earliest deadline of an open proposal; not set if none is open."""
+        """When the next open proposal is due: its deadline, or later where a charter needs notice; not set if none is open."""
+
+    @property
+    def confirmed_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The newest time at which members have confirmed the log, by their own clocks: deadlines and vetoes go by it, since the simpul alone
+        cannot move it. Not set before the first time.
+        """
+
+    @property
+    def electorate(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the full members who were there when the log was last confirmed. They vote, endorse and confirm; who came since counts
+        once they have confirmed that. Empty: nobody has confirmed anything yet, and all full members count.
+        """
 
     def __init__(
         self,
@@ -95,9 +109,11 @@ class Federation(google.protobuf.message.Message):
         waiting_for: builtins.str = ...,
         chair: builtins.str = ...,
         next_deadline: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        confirmed_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        electorate: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["charter", b"charter", "charter_time", b"charter_time", "next_deadline", b"next_deadline", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["awaiting_size", b"awaiting_size", "chair", b"chair", "charter", b"charter", "charter_decision", b"charter_decision", "charter_time", b"charter_time", "final_size", b"final_size", "mode", b"mode", "next_deadline", b"next_deadline", "position", b"position", "simpul", b"simpul", "time", b"time", "waiting_for", b"waiting_for", "waiting_reason", b"waiting_reason"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["charter", b"charter", "charter_time", b"charter_time", "confirmed_time", b"confirmed_time", "next_deadline", b"next_deadline", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["awaiting_size", b"awaiting_size", "chair", b"chair", "charter", b"charter", "charter_decision", b"charter_decision", "charter_time", b"charter_time", "confirmed_time", b"confirmed_time", "electorate", b"electorate", "final_size", b"final_size", "mode", b"mode", "next_deadline", b"next_deadline", "position", b"position", "simpul", b"simpul", "time", b"time", "waiting_for", b"waiting_for", "waiting_reason", b"waiting_reason"]) -> None: ...
 
 Global___Federation: typing_extensions.TypeAlias = Federation
 
@@ -140,6 +156,10 @@ class FederationMember(google.protobuf.message.Message):
     WITNESS_KEYS_FIELD_NUMBER: builtins.int
     FORMER_FIELD_NUMBER: builtins.int
     RECOVERY_DIGEST_FIELD_NUMBER: builtins.int
+    WITNESS_POSITION_FIELD_NUMBER: builtins.int
+    FORMER_WITNESS_KEYS_FIELD_NUMBER: builtins.int
+    DEPARTURE_INDEX_FIELD_NUMBER: builtins.int
+    STATE_BEFORE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """For example "forums/kartamantul"."""
     feed: builtins.str
@@ -158,6 +178,12 @@ class FederationMember(google.protobuf.message.Message):
     """How many of its entries the simpul's log has observed, as far as that log was judged here."""
     recovery_digest: builtins.bytes
     """Hash of the keys that can begin its next epoch. 32 bytes, or empty while its genesis was not observed."""
+    witness_position: builtins.int
+    """Position in the simpul's log at which the witness keys were observed: they confirm checkpoints that are larger."""
+    departure_index: builtins.int
+    """If it has left: index in its feed of the entry with which it did. What a thief wrote is undone by a recovery."""
+    state_before: kad_protocol.v1.entry_pb2.MembershipState.ValueType
+    """If it has left: where it stood before."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Time of that change."""
@@ -173,6 +199,10 @@ class FederationMember(google.protobuf.message.Message):
     @property
     def former(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FederationMember.FormerEpoch]:
         """Feeds of earlier epochs."""
+
+    @property
+    def former_witness_keys(self) -> kad_protocol.v1.entry_pb2.KeySet:
+        """The witness keys before those, which confirm the smaller ones; absent if the feed had none other."""
 
     def __init__(
         self,
@@ -190,9 +220,13 @@ class FederationMember(google.protobuf.message.Message):
         witness_keys: kad_protocol.v1.entry_pb2.KeySet | None = ...,
         former: collections.abc.Iterable[Global___FederationMember.FormerEpoch] | None = ...,
         recovery_digest: builtins.bytes = ...,
+        witness_position: builtins.int = ...,
+        former_witness_keys: kad_protocol.v1.entry_pb2.KeySet | None = ...,
+        departure_index: builtins.int = ...,
+        state_before: kad_protocol.v1.entry_pb2.MembershipState.ValueType = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["time", b"time", "witness_keys", b"witness_keys"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["category", b"category", "decision", b"decision", "endorsements", b"endorsements", "feed", b"feed", "former", b"former", "genesis", b"genesis", "name", b"name", "observed_size", b"observed_size", "position", b"position", "recovery_digest", b"recovery_digest", "state", b"state", "time", b"time", "witness_keys", b"witness_keys"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["former_witness_keys", b"former_witness_keys", "time", b"time", "witness_keys", b"witness_keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["category", b"category", "decision", b"decision", "departure_index", b"departure_index", "endorsements", b"endorsements", "feed", b"feed", "former", b"former", "former_witness_keys", b"former_witness_keys", "genesis", b"genesis", "name", b"name", "observed_size", b"observed_size", "position", b"position", "recovery_digest", b"recovery_digest", "state", b"state", "state_before", b"state_before", "time", b"time", "witness_keys", b"witness_keys", "witness_position", b"witness_position"]) -> None: ...
 
 Global___FederationMember: typing_extensions.TypeAlias = FederationMember
 
@@ -330,6 +364,7 @@ class PerformedAct(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     VETOES_FIELD_NUMBER: builtins.int
     STATEMENT_FIELD_NUMBER: builtins.int
+    FINAL_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """For example "acts/4711": its index in the simpul's feed."""
     feed: builtins.str
@@ -356,6 +391,10 @@ class PerformedAct(google.protobuf.message.Message):
     def statement(self) -> kad_protocol.v1.entry_pb2.ActStatement:
         """For a statement, if it is here: what it says."""
 
+    @property
+    def final_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When members confirmed it, by their own clocks; not set while it is not final."""
+
     def __init__(
         self,
         *,
@@ -368,9 +407,10 @@ class PerformedAct(google.protobuf.message.Message):
         reason: builtins.str = ...,
         vetoes: collections.abc.Iterable[builtins.str] | None = ...,
         statement: kad_protocol.v1.entry_pb2.ActStatement | None = ...,
+        final_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["act", b"act", "statement", b"statement", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["act", b"act", "feed", b"feed", "index", b"index", "name", b"name", "reason", b"reason", "state", b"state", "statement", b"statement", "time", b"time", "vetoes", b"vetoes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["act", b"act", "final_time", b"final_time", "statement", b"statement", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["act", b"act", "feed", b"feed", "final_time", b"final_time", "index", b"index", "name", b"name", "reason", b"reason", "state", b"state", "statement", b"statement", "time", b"time", "vetoes", b"vetoes"]) -> None: ...
 
 Global___PerformedAct: typing_extensions.TypeAlias = PerformedAct
 
@@ -462,6 +502,7 @@ class Decision(google.protobuf.message.Message):
     ELIGIBLE_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     FINAL_FIELD_NUMBER: builtins.int
+    CONFIRMED_OPEN_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """For example "decisions/01J..."."""
     proposer: builtins.str
@@ -512,6 +553,10 @@ class Decision(google.protobuf.message.Message):
     def votes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Decision.CastVote]:
         """The votes, in the order of the log."""
 
+    @property
+    def confirmed_open_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When members confirmed that it was open, by their own clocks: the notice for a new charter counts from here."""
+
     def __init__(
         self,
         *,
@@ -534,9 +579,10 @@ class Decision(google.protobuf.message.Message):
         eligible: builtins.int = ...,
         outcome: builtins.str = ...,
         final: builtins.bool = ...,
+        confirmed_open_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["close_time", b"close_time", "open_time", b"open_time", "proposal", b"proposal", "text", b"text"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abstain", b"abstain", "close_position", b"close_position", "close_time", b"close_time", "electors", b"electors", "eligible", b"eligible", "final", b"final", "index", b"index", "leaf_hash", b"leaf_hash", "name", b"name", "no", b"no", "open_position", b"open_position", "open_time", b"open_time", "outcome", b"outcome", "proposal", b"proposal", "proposer", b"proposer", "state", b"state", "text", b"text", "votes", b"votes", "yes", b"yes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["close_time", b"close_time", "confirmed_open_time", b"confirmed_open_time", "open_time", b"open_time", "proposal", b"proposal", "text", b"text"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abstain", b"abstain", "close_position", b"close_position", "close_time", b"close_time", "confirmed_open_time", b"confirmed_open_time", "electors", b"electors", "eligible", b"eligible", "final", b"final", "index", b"index", "leaf_hash", b"leaf_hash", "name", b"name", "no", b"no", "open_position", b"open_position", "open_time", b"open_time", "outcome", b"outcome", "proposal", b"proposal", "proposer", b"proposer", "state", b"state", "text", b"text", "votes", b"votes", "yes", b"yes"]) -> None: ...
 
 Global___Decision: typing_extensions.TypeAlias = Decision
 

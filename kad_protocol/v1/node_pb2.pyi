@@ -11,6 +11,7 @@ import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import kad_protocol.v1.directory_pb2
+import kad_protocol.v1.entry_pb2
 import kad_protocol.v1.replication_pb2
 import sys
 import typing
@@ -77,6 +78,190 @@ PEER_STATE_CONNECTED: PeerState.ValueType  # 2
 PEER_STATE_WAITING: PeerState.ValueType  # 3
 """The last attempt failed; waiting for the next."""
 Global___PeerState: typing_extensions.TypeAlias = PeerState
+
+@typing.final
+class GetKeysRequest(google.protobuf.message.Message):
+    """Asks for the keys."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetKeysRequest: typing_extensions.TypeAlias = GetKeysRequest
+
+@typing.final
+class GetKeysResponse(google.protobuf.message.Message):
+    """The keys of a member, as its own feed names them."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FEED_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    LOG_KEYS_FIELD_NUMBER: builtins.int
+    WITNESS_KEYS_FIELD_NUMBER: builtins.int
+    INDEX_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    ROTATIONS_FIELD_NUMBER: builtins.int
+    ROTATION_QUEUED_FIELD_NUMBER: builtins.int
+    AUTHORITY_KEY_DIGEST_FIELD_NUMBER: builtins.int
+    FORMER_FEEDS_FIELD_NUMBER: builtins.int
+    ENROLMENT_ADDRESS_FIELD_NUMBER: builtins.int
+    FOREIGN_FIELD_NUMBER: builtins.int
+    feed: builtins.str
+    """Origin of the feed."""
+    epoch: builtins.int
+    """The key epoch."""
+    index: builtins.int
+    """Index of the entry that names them; 0 for the genesis."""
+    rotations: builtins.int
+    """How often the keys were changed in this epoch."""
+    rotation_queued: builtins.bool
+    """A change of keys waits until this node may sign."""
+    authority_key_digest: builtins.bytes
+    """SHA-256 of the SubjectPublicKeyInfo of the authority that signs the channel certificate: by it a recovery knows the simpul. 32 bytes."""
+    enrolment_address: builtins.str
+    """Where the simpul can be asked for a certificate or a recovery, "host:port"; empty without one."""
+    @property
+    def log_keys(self) -> kad_protocol.v1.entry_pb2.KeySet:
+        """The keys that sign the feed."""
+
+    @property
+    def witness_keys(self) -> kad_protocol.v1.entry_pb2.KeySet:
+        """The keys that confirm what others say."""
+
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was written, by this member's clock."""
+
+    @property
+    def former_feeds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Origins of the epochs before this one that are known here."""
+
+    @property
+    def foreign(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EntryRange]:
+        """Entries of this feed that this home did not write and nobody has accepted."""
+
+    def __init__(
+        self,
+        *,
+        feed: builtins.str = ...,
+        epoch: builtins.int = ...,
+        log_keys: kad_protocol.v1.entry_pb2.KeySet | None = ...,
+        witness_keys: kad_protocol.v1.entry_pb2.KeySet | None = ...,
+        index: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        rotations: builtins.int = ...,
+        rotation_queued: builtins.bool = ...,
+        authority_key_digest: builtins.bytes = ...,
+        former_feeds: collections.abc.Iterable[builtins.str] | None = ...,
+        enrolment_address: builtins.str = ...,
+        foreign: collections.abc.Iterable[Global___EntryRange] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["log_keys", b"log_keys", "time", b"time", "witness_keys", b"witness_keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["authority_key_digest", b"authority_key_digest", "enrolment_address", b"enrolment_address", "epoch", b"epoch", "feed", b"feed", "foreign", b"foreign", "former_feeds", b"former_feeds", "index", b"index", "log_keys", b"log_keys", "rotation_queued", b"rotation_queued", "rotations", b"rotations", "time", b"time", "witness_keys", b"witness_keys"]) -> None: ...
+
+Global___GetKeysResponse: typing_extensions.TypeAlias = GetKeysResponse
+
+@typing.final
+class EntryRange(google.protobuf.message.Message):
+    """Entries that follow each other."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    WHILE_OPEN_FIELD_NUMBER: builtins.int
+    first: builtins.int
+    """Index of the first."""
+    count: builtins.int
+    """How many."""
+    while_open: builtins.bool
+    """They came while this node was allowed to sign: no restored backup explains that."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When they came."""
+
+    def __init__(
+        self,
+        *,
+        first: builtins.int = ...,
+        count: builtins.int = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        while_open: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "first", b"first", "time", b"time", "while_open", b"while_open"]) -> None: ...
+
+Global___EntryRange: typing_extensions.TypeAlias = EntryRange
+
+@typing.final
+class RotateKeysRequest(google.protobuf.message.Message):
+    """Asks for new keys."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___RotateKeysRequest: typing_extensions.TypeAlias = RotateKeysRequest
+
+@typing.final
+class RotateKeysResponse(google.protobuf.message.Message):
+    """The new keys."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    @property
+    def keys(self) -> Global___GetKeysResponse:
+        """The state afterwards; if the change is queued, the keys are still the old ones."""
+
+    def __init__(
+        self,
+        *,
+        keys: Global___GetKeysResponse | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["keys", b"keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["keys", b"keys"]) -> None: ...
+
+Global___RotateKeysResponse: typing_extensions.TypeAlias = RotateKeysResponse
+
+@typing.final
+class AcceptOwnEntriesRequest(google.protobuf.message.Message):
+    """Says that entries are this member's own."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___AcceptOwnEntriesRequest: typing_extensions.TypeAlias = AcceptOwnEntriesRequest
+
+@typing.final
+class AcceptOwnEntriesResponse(google.protobuf.message.Message):
+    """The state afterwards."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    @property
+    def keys(self) -> Global___GetKeysResponse:
+        """The state."""
+
+    def __init__(
+        self,
+        *,
+        keys: Global___GetKeysResponse | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["keys", b"keys"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["keys", b"keys"]) -> None: ...
+
+Global___AcceptOwnEntriesResponse: typing_extensions.TypeAlias = AcceptOwnEntriesResponse
 
 @typing.final
 class GetStatusRequest(google.protobuf.message.Message):
@@ -231,7 +416,8 @@ class Alarm(google.protobuf.message.Message):
     WHY_FIELD_NUMBER: builtins.int
     reason: builtins.str
     """As a name of ErrorReason without its prefix: FORKED, ROOT_MISMATCH (another history than what is here was shown, by its own author or
-    under keys that it gave up), OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, UNLAWFUL, CONFIRMATION_OVERDUE, LOG_STALE, EPOCH_SUPERSEDED.
+    under keys that it gave up), OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, UNLAWFUL, CONFIRMATION_OVERDUE, LOG_STALE,
+    LOG_TIME_WRONG, EPOCH_SUPERSEDED, KEY_USED_ELSEWHERE.
     """
     feed: builtins.str
     """Origin of the feed that it concerns."""

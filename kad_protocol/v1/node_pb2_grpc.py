@@ -363,3 +363,168 @@ class NodeService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class KeysServiceStub(object):
+    """The keys with which this member signs. Only on the local API.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetKeys = channel.unary_unary(
+                '/kad.v1.KeysService/GetKeys',
+                request_serializer=kad_dot_v1_dot_node__pb2.GetKeysRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_node__pb2.GetKeysResponse.FromString,
+                _registered_method=True)
+        self.RotateKeys = channel.unary_unary(
+                '/kad.v1.KeysService/RotateKeys',
+                request_serializer=kad_dot_v1_dot_node__pb2.RotateKeysRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_node__pb2.RotateKeysResponse.FromString,
+                _registered_method=True)
+        self.AcceptOwnEntries = channel.unary_unary(
+                '/kad.v1.KeysService/AcceptOwnEntries',
+                request_serializer=kad_dot_v1_dot_node__pb2.AcceptOwnEntriesRequest.SerializeToString,
+                response_deserializer=kad_dot_v1_dot_node__pb2.AcceptOwnEntriesResponse.FromString,
+                _registered_method=True)
+
+
+class KeysServiceServicer(object):
+    """The keys with which this member signs. Only on the local API.
+    """
+
+    def GetKeys(self, request, context):
+        """Which keys the feed names, since when, and what of the feed this home did not write. Never a secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKeys(self, request, context):
+        """New log and witness keys, from a new secret: an entry that the old and the new keys sign. While this node may not sign, the entry
+        waits like any other. Returns `FAILED_PRECONDITION` (EPOCH_SUPERSEDED, HOME_NOT_WRITABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptOwnEntries(self, request, context):
+        """The operator says that entries which this home did not write are its own (a backup was restored): the alarm ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_KeysServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeys,
+                    request_deserializer=kad_dot_v1_dot_node__pb2.GetKeysRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_node__pb2.GetKeysResponse.SerializeToString,
+            ),
+            'RotateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKeys,
+                    request_deserializer=kad_dot_v1_dot_node__pb2.RotateKeysRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_node__pb2.RotateKeysResponse.SerializeToString,
+            ),
+            'AcceptOwnEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptOwnEntries,
+                    request_deserializer=kad_dot_v1_dot_node__pb2.AcceptOwnEntriesRequest.FromString,
+                    response_serializer=kad_dot_v1_dot_node__pb2.AcceptOwnEntriesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'kad.v1.KeysService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('kad.v1.KeysService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class KeysService(object):
+    """The keys with which this member signs. Only on the local API.
+    """
+
+    @staticmethod
+    def GetKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kad.v1.KeysService/GetKeys',
+            kad_dot_v1_dot_node__pb2.GetKeysRequest.SerializeToString,
+            kad_dot_v1_dot_node__pb2.GetKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kad.v1.KeysService/RotateKeys',
+            kad_dot_v1_dot_node__pb2.RotateKeysRequest.SerializeToString,
+            kad_dot_v1_dot_node__pb2.RotateKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptOwnEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kad.v1.KeysService/AcceptOwnEntries',
+            kad_dot_v1_dot_node__pb2.AcceptOwnEntriesRequest.SerializeToString,
+            kad_dot_v1_dot_node__pb2.AcceptOwnEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

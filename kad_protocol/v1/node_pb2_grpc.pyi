@@ -316,3 +316,143 @@ class NodeServiceServicer(metaclass=abc.ABCMeta):
         """Takes such frames, checks them like those of a peer, and says what came of it."""
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+_KeysServiceGetKeysType = typing_extensions.TypeVar(
+    '_KeysServiceGetKeysType',
+    grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.GetKeysRequest,
+        kad_protocol.v1.node_pb2.GetKeysResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.GetKeysRequest,
+        kad_protocol.v1.node_pb2.GetKeysResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.GetKeysRequest,
+        kad_protocol.v1.node_pb2.GetKeysResponse,
+    ],
+)
+
+_KeysServiceRotateKeysType = typing_extensions.TypeVar(
+    '_KeysServiceRotateKeysType',
+    grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.RotateKeysRequest,
+        kad_protocol.v1.node_pb2.RotateKeysResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.RotateKeysRequest,
+        kad_protocol.v1.node_pb2.RotateKeysResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.RotateKeysRequest,
+        kad_protocol.v1.node_pb2.RotateKeysResponse,
+    ],
+)
+
+_KeysServiceAcceptOwnEntriesType = typing_extensions.TypeVar(
+    '_KeysServiceAcceptOwnEntriesType',
+    grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.AcceptOwnEntriesRequest,
+        kad_protocol.v1.node_pb2.AcceptOwnEntriesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.AcceptOwnEntriesRequest,
+        kad_protocol.v1.node_pb2.AcceptOwnEntriesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.AcceptOwnEntriesRequest,
+        kad_protocol.v1.node_pb2.AcceptOwnEntriesResponse,
+    ],
+)
+
+class KeysServiceStub(typing.Generic[_KeysServiceGetKeysType, _KeysServiceRotateKeysType, _KeysServiceAcceptOwnEntriesType]):
+    """The keys with which this member signs. Only on the local API."""
+
+    @typing.overload
+    def __init__(self: KeysServiceStub[
+        grpc.UnaryUnaryMultiCallable[
+            kad_protocol.v1.node_pb2.GetKeysRequest,
+            kad_protocol.v1.node_pb2.GetKeysResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            kad_protocol.v1.node_pb2.RotateKeysRequest,
+            kad_protocol.v1.node_pb2.RotateKeysResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            kad_protocol.v1.node_pb2.AcceptOwnEntriesRequest,
+            kad_protocol.v1.node_pb2.AcceptOwnEntriesResponse,
+        ],
+    ], channel: grpc.Channel) -> None: ...
+
+    @typing.overload
+    def __init__(self: KeysServiceStub[
+        grpc.aio.UnaryUnaryMultiCallable[
+            kad_protocol.v1.node_pb2.GetKeysRequest,
+            kad_protocol.v1.node_pb2.GetKeysResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            kad_protocol.v1.node_pb2.RotateKeysRequest,
+            kad_protocol.v1.node_pb2.RotateKeysResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            kad_protocol.v1.node_pb2.AcceptOwnEntriesRequest,
+            kad_protocol.v1.node_pb2.AcceptOwnEntriesResponse,
+        ],
+    ], channel: grpc.aio.Channel) -> None: ...
+
+    GetKeys: _KeysServiceGetKeysType
+    """Which keys the feed names, since when, and what of the feed this home did not write. Never a secret."""
+
+    RotateKeys: _KeysServiceRotateKeysType
+    """New log and witness keys, from a new secret: an entry that the old and the new keys sign. While this node may not sign, the entry
+    waits like any other. Returns `FAILED_PRECONDITION` (EPOCH_SUPERSEDED, HOME_NOT_WRITABLE).
+    """
+
+    AcceptOwnEntries: _KeysServiceAcceptOwnEntriesType
+    """The operator says that entries which this home did not write are its own (a backup was restored): the alarm ends."""
+
+KeysServiceAsyncStub: typing_extensions.TypeAlias = KeysServiceStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.GetKeysRequest,
+        kad_protocol.v1.node_pb2.GetKeysResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.RotateKeysRequest,
+        kad_protocol.v1.node_pb2.RotateKeysResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        kad_protocol.v1.node_pb2.AcceptOwnEntriesRequest,
+        kad_protocol.v1.node_pb2.AcceptOwnEntriesResponse,
+    ],
+]
+
+class KeysServiceServicer(metaclass=abc.ABCMeta):
+    """The keys with which this member signs. Only on the local API."""
+
+    @abc.abstractmethod
+    def GetKeys(
+        self,
+        request: kad_protocol.v1.node_pb2.GetKeysRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[kad_protocol.v1.node_pb2.GetKeysResponse, collections.abc.Awaitable[kad_protocol.v1.node_pb2.GetKeysResponse]]:
+        """Which keys the feed names, since when, and what of the feed this home did not write. Never a secret."""
+
+    @abc.abstractmethod
+    def RotateKeys(
+        self,
+        request: kad_protocol.v1.node_pb2.RotateKeysRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[kad_protocol.v1.node_pb2.RotateKeysResponse, collections.abc.Awaitable[kad_protocol.v1.node_pb2.RotateKeysResponse]]:
+        """New log and witness keys, from a new secret: an entry that the old and the new keys sign. While this node may not sign, the entry
+        waits like any other. Returns `FAILED_PRECONDITION` (EPOCH_SUPERSEDED, HOME_NOT_WRITABLE).
+        """
+
+    @abc.abstractmethod
+    def AcceptOwnEntries(
+        self,
+        request: kad_protocol.v1.node_pb2.AcceptOwnEntriesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[kad_protocol.v1.node_pb2.AcceptOwnEntriesResponse, collections.abc.Awaitable[kad_protocol.v1.node_pb2.AcceptOwnEntriesResponse]]:
+        """The operator says that entries which this home did not write are its own (a backup was restored): the alarm ends."""
+
+def add_KeysServiceServicer_to_server(servicer: KeysServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

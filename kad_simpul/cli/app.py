@@ -10,10 +10,11 @@ import click
 
 from kad_node import config as configuration
 from kad_node import logs
-from kad_node.cli import affairs, setup, show
+from kad_node.cli import affairs, keys, setup, show
 from kad_node.cli import doctor as examination
+from kad_node.cli.app import app as node_app
 from kad_node.cli.app import show_status
-from kad_node.cli.common import Context, Group, command_of, common, completion, err, json_option, out, print_json, run
+from kad_node.cli.common import Context, Group, borrow, command_of, common, completion, err, in_words_of, json_option, out, print_json, run
 from kad_node.cli.common import as_json as as_json_message
 from kad_node.home import Home
 from kad_node.messages import _
@@ -39,6 +40,7 @@ __all__ = ["app"]
 
 _TIMEOUT = 30
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
+_STATEMENTS = [name for name, function in FUNCTIONS.items() if not function.asks_kinds and name != "admit-members"]
 
 
 def _services(server: grpc.aio.Server, node: Node, config: CommonConfig) -> list[str]:
@@ -61,7 +63,7 @@ def app(ctx: click.Context, home: str | None) -> None:
     ctx.obj = Context(Home.find(home, os.environ, "simpul"), as_json=False, model=SimpulConfig, services=_services)
 
 
-_command = command_of(app)
+_command = command_of(app, "kad-simpul")
 
 
 @_command(
@@ -198,10 +200,18 @@ async def status(context: Context, as_json: bool) -> None:
     """``kad-simpul status``."""
     async with context.client() as kad:
         state = await kad.node.GetStatus(node_pb2.GetStatusRequest(), timeout=_TIMEOUT)
+        federation = (await kad.membership.GetFederation(governance_pb2.GetFederationRequest(), timeout=_TIMEOUT)).federation
     if as_json:
         _print(state)
         return
     show_status(context, state)
+    decided = affairs.mode_name(federation.mode)
+    if state.mode != decided:
+        out.print(
+            _("[yellow]The members have decided for mode {decided}, kad.toml says {configured}.[/] Change that and start it again.").format(
+                decided=decided, configured=state.mode
+            )
+        )
 
 
 @_command("doctor", _("Examine this home and say what to mend."), "kad-simpul doctor", "kad-simpul doctor --deep")
@@ -213,9 +223,11 @@ async def doctor(context: Context, deep: bool, as_json: bool) -> None:
     examination.report(await examination.examine(context, deep=deep), as_json=as_json)
 
 
-def _find_document(file: Any) -> document.Document:  # noqa: ANN401 - a file
+def _find_document(file: Any) -> tuple[document.Document, dict[str, Any]]:  # noqa: ANN401 - a file
+    """A document, and what was written."""
     try:
-        return document.from_document(document.load(str(file.read())))
+        data = document.load(str(file.read()))
+        return document.from_document(data), data
     except UnicodeDecodeError as error:
         raise InvalidInputError(Reason.INVALID_FILE, "the file is not UTF-8 text") from error
 
@@ -232,7 +244,7 @@ def _find_document(file: Any) -> document.Document:  # noqa: ANN401 - a file
 @run
 async def publish(context: Context, file: Any, forum: str, dry_run: bool, as_json: bool) -> None:  # noqa: ANN401
     """``kad-simpul publish``."""
-    read = _find_document(file)
+    read, data = _find_document(file)
     request = records_pb2.CreateRecordRequest(
         parent=f"forums/{forum}",
         content=read.content,
@@ -240,13 +252,64 @@ async def publish(context: Context, file: Any, forum: str, dry_run: bool, as_jso
         validate_only=dry_run,
     )
     async with context.client() as kad:
-        record = (await kad.records.CreateRecord(request, timeout=_TIMEOUT)).record
+        with in_words_of(data):
+            record = (await kad.records.CreateRecord(request, timeout=_TIMEOUT)).record
+    _say_changed(record, as_json=as_json, dry_run=dry_run)
+
+
+def _say_changed(record: records_pb2.Record, *, as_json: bool, dry_run: bool = False) -> None:
     if as_json:
         _print(record)
     elif dry_run:
         out.print(_("Everything is in order; nothing was published."))
     else:
         print(record.name)
+
+
+@_command(
+    "revise",
+    _("Publish a new version of a record that this simpul published in a forum's name."),
+    "kad-simpul show forums/kartamantul/records/01J... --yaml > agenda.yaml",
+    "kad-simpul revise forums/kartamantul/records/01J... agenda.yaml --version 1",
+)
+@click.argument("name")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@click.option("--version", "seen", type=click.IntRange(0), default=0, help=_("The version that you saw; refused if there is a newer one."))
+@click.option("--dry-run", is_flag=True, help=_("Check everything, the mandate too; publish nothing."))
+@json_option
+@run
+async def revise(context: Context, name: str, file: Any, seen: int, dry_run: bool, as_json: bool) -> None:  # noqa: ANN401
+    """``kad-simpul revise``."""
+    read, data = _find_document(file)
+    request = records_pb2.ReviseRecordRequest(
+        name=name,
+        content=read.content,
+        audience=read.audience,  # type: ignore[arg-type]
+        expected_version=seen,
+        validate_only=dry_run,
+    )
+    async with context.client() as kad:
+        with in_words_of(data):
+            record = (await kad.records.ReviseRecord(request, timeout=_TIMEOUT)).record
+    _say_changed(record, as_json=as_json, dry_run=dry_run)
+
+
+@_command(
+    "retract",
+    _("Withdraw a record that this simpul published in a forum's name."),
+    'kad-simpul retract forums/kartamantul/records/01J... --reason "Rapat dibatalkan"',
+)
+@click.argument("name")
+@click.option("--reason", required=True, help=_("For readers: why."))
+@click.option("--version", "seen", type=click.IntRange(0), default=0, help=_("The version that you saw."))
+@json_option
+@run
+async def retract(context: Context, name: str, reason: str, seen: int, as_json: bool) -> None:
+    """``kad-simpul retract``."""
+    request = records_pb2.RetractRecordRequest(name=name, reason=reason, expected_version=seen)
+    async with context.client() as kad:
+        record = (await kad.records.RetractRecord(request, timeout=_TIMEOUT)).record
+    _say_changed(record, as_json=as_json)
 
 
 @_command(
@@ -284,26 +347,62 @@ async def review(context: Context, name: str, approved: bool | None, as_json: bo
 @_command(
     "issue",
     _(
-        "Make a statement under mandates: a consolidated agenda or regulation, a letter in the members' name. The file has title, addressee, text, items."
+        "Make a statement under mandates: represent (a letter in the members' name), consolidate-agenda (a calendar of several forums), harmonise-regulation. `kad-simpul template statement` is a file to fill in."
     ),
+    "kad-simpul template statement > surat.yaml",
     "kad-simpul issue represent surat.yaml",
     "kad-simpul issue consolidate-agenda kalender.yaml",
 )
-@click.argument("function", type=click.Choice([name for name, f in FUNCTIONS.items() if not f.asks_kinds and name != "admit-members"]))
+@click.argument("function", type=click.Choice(_STATEMENTS), metavar="FUNCTION")
 @click.argument("file", type=click.File(encoding="utf-8"))
+@click.option(
+    "--topics", default="", help=_("The government affairs that it is about, with commas; needed where mandates are limited to some.")
+)
+@click.option("--regions", default="", help=_("Its regions, likewise."))
 @json_option
 @run
-async def issue(context: Context, function: str, file: Any, as_json: bool) -> None:  # noqa: ANN401
+async def issue(context: Context, function: str, file: Any, topics: str, regions: str, as_json: bool) -> None:  # noqa: ANN401
     """``kad-simpul issue``."""
     statement = affairs.read_statement(file)
+    request = governance_pb2.IssueStatementRequest(function=function)
+    request.sectors.extend(affairs.sectors(topics))
+    request.regions.extend(affairs.listed(regions))
     async with context.client() as kad:
-        request = governance_pb2.IssueStatementRequest(function=function, statement=statement)
+        for item in statement.items:
+            if not item.version:
+                item.version = (
+                    await kad.records.GetRecord(records_pb2.GetRecordRequest(name=item.record), timeout=_TIMEOUT)
+                ).record.version
+        request.statement.CopyFrom(statement)
         act = (await kad.mandates.IssueStatement(request, timeout=_TIMEOUT)).act
     if as_json:
         _print(act)
-    else:
-        print(act.name)
+        return
+    print(act.name)
+    err.print(
+        _("Issued in the name of {members}. It is final when enough members confirm it: kad-simpul acts").format(
+            members=", ".join(affairs.forum_of(origin) for origin in act.act.statement.members)
+        )
+    )
 
 
-affairs.add_reading(app, affairs.mandate_group(app))
+affairs.add_reading(app, affairs.mandate_group(app, "kad-simpul"), "kad-simpul")
+#: What every member can do with what it holds; a simpul is one too.
+for _name in (
+    "template",
+    "list",
+    "show",
+    "search",
+    "agenda",
+    "watch",
+    "proof",
+    "policy",
+    "evidence",
+    "export",
+    "import",
+    "token",
+    "config",
+):
+    app.add_command(borrow(node_app.commands[_name], "kad-simpul"))
+keys.add_keys(app, "kad-simpul")
 app.add_command(completion("kad-simpul"))

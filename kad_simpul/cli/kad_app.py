@@ -32,13 +32,17 @@ def app() -> None:
 @app.command(
     "demo",
     help=_(
-        "A federation on this machine, alive: a simpul and four forums, real records.\n\n\b\nExample:\n  kad demo\n  kad demo --once --json --home /tmp/kad-demo"
+        "A federation on this machine, alive: a simpul and four forums, real records.\n\n\b\nExample:\n  kad demo\n  kad demo --mode subsidiarity\n  kad demo --once --json --home /tmp/kad-demo"
     ),
 )
 @click.option("--once", is_flag=True, help=_("Stop when everything has arrived everywhere."))
 @json_option
 @click.option(
-    "--mode", type=click.Choice(["networking", "subsidiarity"]), default="networking", show_default=True, help=_("Mode of the simpul.")
+    "--mode",
+    type=click.Choice(["networking", "subsidiarity"]),
+    default="networking",
+    show_default=True,
+    help=_("What is shown: how records travel, or how forums hand functions up and take them back."),
 )
 @click.option(
     "--home",

@@ -125,10 +125,10 @@ class Federation:
         self.simpul = Member("kad_simpul", "simpul", folder / "simpul")
         self.nodes: dict[str, Member] = {}
 
-    async def found(self, **more: str) -> None:
+    async def found(self, mode: str = "networking", **more: str) -> None:
         # A port of its own for each test, since several run at once.
         port = random.SystemRandom().randrange(20_000, 55_000)
-        self.simpul.run("init", "--id", "simpul-uji", "--name", "Simpul Uji", "--address", f"127.0.0.1:{port}")
+        self.simpul.run("init", "--id", "simpul-uji", "--name", "Simpul Uji", "--address", f"127.0.0.1:{port}", "--mode", mode)
         await self.simpul.start(**more)
 
     def invite(self, forum: str, *more: str) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.federation.harness import PRACTICE, Federation, Member, command, until
+from kad_protocol.errors import Reason
+from tests.federation.harness import PRACTICE, Federation, Member, command, run, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,3 +165,12 @@ def test_configurations_that_are_wrong(tmp_path: Path) -> None:
     (home / "kad.toml").write_text(good)
     assert "KAD_LISTEN" in refuse("kad_node", home, "config", "check", KAD_LISTN="x")
     assert "KAD_LOG_LEVEL" in refuse("kad_node", home, "config", "check", KAD_LOG_LEVEL="loud")
+
+
+def test_what_is_wrong_with_a_file_is_said_in_its_own_words(tmp_path: Path) -> None:
+    run("kad_node", tmp_path / "home", "init", "--forum", "kartamantul", "--name", "Sekber")
+    done = command("kad_node", tmp_path / "home", "publish", "-", "--json", stdin="jenis: agenda\njudul: Rapat\n")
+    assert done.returncode == 1
+    error = json.loads(done.stderr)["error"]
+    assert (error["reason"], error["field"]) == (Reason.INVALID_FIELD, "waktu_mulai")
+    assert command("kad_node", tmp_path / "home", "veto", "delapan").returncode == 1

@@ -210,7 +210,7 @@ async def test_feeds_travel_as_a_file_and_are_checked(federation: Federation, tm
     assert "Traceback" not in refused.stderr
 
 
-def kad(*arguments: str):
+def kad(*arguments: str, seconds: float = 60):
     import subprocess  # noqa: PLC0415
     import sys  # noqa: PLC0415
 
@@ -218,7 +218,7 @@ def kad(*arguments: str):
 
     code = "from kad_simpul.cli.kad import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment(), check=False, timeout=60
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment(), check=False, timeout=seconds
     )
 
 
@@ -353,3 +353,35 @@ async def test_signals_stop_and_reload(federation: Federation) -> None:
         await watching.read()
         assert await kartamantul.stop() == 0
     assert not (kartamantul.home.path / "run.json").exists()
+
+
+@pytest.mark.timeout(300)
+def test_the_demonstration_of_subsidiarity_ends_well(tmp_path: Path) -> None:
+    done = kad("demo", "--mode", "subsidiarity", "--once", "--json", "--home", str(tmp_path / "demo"), seconds=240)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["ok"]
+    assert all(result["steps"].values())
+    assert set(result["steps"]) >= {
+        "refused-in-networking",
+        "charter-decided",
+        "mode-switched",
+        "published-on-behalf",
+        "act-final",
+        "reviewed",
+        "represented",
+        "refused-after-revocation",
+        "vetoed",
+        "proved",
+        "judged-alike",
+    }
+    states = {act["function"]: act["state"] for act in result["acts"]}
+    assert states == {"publish-on-behalf": "STATE_VETOED", "curate": "STATE_FINAL", "represent": "STATE_FINAL"}
+    # The homes stay, and say the same to whoever asks later.
+    judged = json.loads(run("kad_node", tmp_path / "demo" / "komwil6", "acts", "--json"))
+    assert {act["name"]: act["state"] for act in judged} == {act["name"]: act["state"] for act in result["acts"]}
+    assert (
+        kad("verify", str(tmp_path / "demo" / "praktik.tlog-proof"), "--policy", str(tmp_path / "demo" / "jejaring.policy")).returncode == 0
+    )
+    # Nothing runs any more.
+    assert not list((tmp_path / "demo").glob("*/run.json"))

@@ -13,7 +13,8 @@ from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.note import Checkpoint, cosign
-from kad_protocol.v1 import content_pb2, entry_pb2
+from kad_protocol.statement import CERTIFICATE_BINDING, sign_statement
+from kad_protocol.v1 import content_pb2, enrolment_pb2, entry_pb2
 from kad_protocol.witness import with_cosignatures
 from tests.unit.feeds import Author, SqliteLog, draft
 
@@ -25,6 +26,7 @@ DAY = 86_400 * 1_000_000
 #: 2027-01-01, when these federations live.
 START = 1_798_761_600 * 1_000_000
 SIMPUL = FeedId("uji.kad.internal", "simpul")
+_SIGNATURES = ("ed25519_signature", "mldsa44_signature")
 YES, NO, ABSTAIN = entry_pb2.Vote.CHOICE_YES, entry_pb2.Vote.CHOICE_NO, entry_pb2.Vote.CHOICE_ABSTAIN
 SUBSIDIARITY, NETWORKING = entry_pb2.MODE_SUBSIDIARITY, entry_pb2.MODE_NETWORKING
 
@@ -40,7 +42,11 @@ class Federation:
     def __init__(self, folder: Path, count: int = 4, mode: int = SUBSIDIARITY) -> None:
         self.folder = folder
         self.now = START
+        #: Where the log holds the word of members, and the time that they gave.
+        self.settled: dict[int, int] = {}
         self.simpul = Author(MemoryLog(), SIMPUL, role=entry_pb2.MEMBER_ROLE_SIMPUL)
+        #: Feeds that their owners gave up.
+        self.former: list[Author] = []
         self.forums = [Author(MemoryLog(), FeedId(SIMPUL.federation, f"forum-{n}")) for n in range(count)]
         entry = self.entry()
         entry.founding.mode = mode  # type: ignore[assignment]
@@ -63,10 +69,22 @@ class Federation:
         self, forum: Author, state: int = entry_pb2.MEMBERSHIP_STATE_ACTIVE, category: int = entry_pb2.MEMBER_CATEGORY_FULL, **more: Any
     ) -> int:
         entry = self.entry()
+        if state != entry_pb2.MEMBERSHIP_STATE_SUSPENDED:
+            more.setdefault("consent", self.consent(forum))
         entry.membership.CopyFrom(
             entry_pb2.Membership(feed=forum.feed.origin, genesis=forum.genesis, state=state, category=category, **more)  # type: ignore[arg-type]
         )
         return self.say(self.simpul, entry)
+
+    def consent(self, forum: Author) -> entry_pb2.Consent:
+        """A forum asks to be let in, now by its own clock."""
+        said = enrolment_pb2.CertificateBinding(feed=forum.feed.origin)
+        said.time.FromMicroseconds(self.now)
+        signer = forum.signers[feeds.keys_of(forum.log.feed(forum.feed))]
+        statement = said.SerializeToString()
+        return entry_pb2.Consent(
+            statement=statement, **dict(zip(_SIGNATURES, sign_statement(signer, CERTIFICATE_BINDING, statement), strict=True))
+        )
 
     def observe(self, *forums: Author) -> None:
         for forum in forums:
@@ -75,9 +93,14 @@ class Federation:
             self.say(self.simpul, entry)
 
     def tick(self, micros: int) -> None:
-        """Time passes in the simpul's log."""
+        """Time passes, in the simpul's log and by the clocks of all who confirm it."""
         self.now += micros
         self.observe(self.forums[0])
+        self.settle()
+
+    def settle(self) -> int:
+        """Everybody who may confirms the log as it stands, and the log says so."""
+        return self.finality(self.forums)
 
     def finality(self, witnesses: Sequence[Author], at: int | None = None, size: int = 0) -> int:
         size = size or self.simpul.log.feed(SIMPUL).size
@@ -91,7 +114,9 @@ class Federation:
         ]
         entry = self.entry()
         entry.finality.note = with_cosignatures(note, lines)
-        return self.say(self.simpul, entry)
+        place = self.say(self.simpul, entry)
+        self.settled[place] = (at or self.now) // 1_000_000 * 1_000_000
+        return place
 
     def act(self, function: str, refs: Sequence[entry_pb2.MandateRef], forum: Author, *, kind: int = 3, **more: Any) -> int:
         """Publish an agenda item (or a record of another kind) in a forum's name."""
@@ -166,7 +191,7 @@ class Federation:
 
     @property
     def authors(self) -> list[Author]:
-        return [self.simpul, *self.forums]
+        return [self.simpul, *self.former, *self.forums]
 
     def node(self) -> SqliteLog:
         """A node that has everything and has judged it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from kad_protocol import feed as feeds
 from kad_protocol import merkle
 from kad_protocol.entry import genesis_entry, key_set, new_entry
 from kad_protocol.feed import Draft
-from kad_protocol.keys import MemberKeys
+from kad_protocol.keys import MemberKeys, RecoveryKeys
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.v1 import content_pb2, entry_pb2, replication_pb2
 
@@ -73,10 +74,12 @@ class Author:
     witness: MemberKeys | None = None
 
     def __post_init__(self) -> None:
+        #: The same for the same keys, as is the genesis.
+        self.recovery = RecoveryKeys(hashlib.sha256(self.keys.secret).digest())
         signer = self.keys.log_signer(self.feed.origin)
         self.signers[signer.public] = signer
         witness = self.keys.witness_signer(self.feed.origin).public
-        genesis = genesis_entry(self.feed, signer.public, witness, bytes(32), self.role, 1_000_000)
+        genesis = genesis_entry(self.feed, signer.public, witness, self.recovery.public_digest, self.role, 1_000_000)
         self.genesis = merkle.leaf_hash(genesis.SerializeToString())
         feeds.pin(self.log, self.feed, self.genesis)
         self.write([Draft(genesis)])

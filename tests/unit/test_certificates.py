@@ -212,3 +212,19 @@ def test_renewal_is_due_after_two_thirds_of_its_life(authority) -> None:
     assert not renewal_due(certificate, due - SECOND)
     assert renewal_due(certificate, due)
     assert renewal_due(certificate, NOW + 30 * DAY)
+
+
+def test_what_was_issued_before_a_member_began_anew_is_worth_nothing(authority) -> None:
+    """A stolen channel certificate names the member and no epoch: it is known by when it was issued."""
+    certificate = authority.issue(request_certificate(new_channel_key()), FORUM, NOW)
+    for began, good in ((NOW - HOUR, True), (NOW - datetime.timedelta(seconds=1), True), (NOW, False), (NOW + HOUR, False)):
+        micros = int(began.timestamp() * 1_000_000)
+        trust = Trust([TrustAnchor(authority.certificate, FEDERATION)], {FORUM: micros}.get)
+        if good:
+            assert trust.identify(certificate, NOW) == FORUM
+            continue
+        with pytest.raises(UnauthenticatedError) as caught:
+            trust.identify(certificate, NOW)
+        assert caught.value.reason == Reason.EPOCH_SUPERSEDED
+    others = Trust([TrustAnchor(authority.certificate, FEDERATION)], {SIMPUL: int(NOW.timestamp() * 1_000_000)}.get)
+    assert others.identify(certificate, NOW) == FORUM

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kad_protocol import content as contents
 from kad_protocol import document, vocabulary
 from kad_protocol.errors import InvalidInputError, Reason
-from kad_protocol.v1 import content_pb2, records_pb2
+from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
 
 PRACTICE = {"kind": "best-practice", "title": "Judul"}
 REGULATION = {"kind": "regulation", "title": "Judul", "instrument": "PKS"}
@@ -476,6 +476,35 @@ def test_the_examples_in_a_template_can_be_published(kind, language):
     assert len(examples) >= (4 if kind == "profile" else 6)
     data = document.load(text) | examples | {_key(name, language): value for name, value in _REQUIRED[kind].items()}
     assert _checked(kind, data).contacts[0].email
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_a_statement_is_read_from_its_template(language):
+    data = document.load(document.template("statement", language))
+    assert document.statement_from_document(data) == entry_pb2.ActStatement()
+    example = _EXAMPLE.search(document.template("statement", language))
+    data |= {_key("title", language): "Kalender", _key("items", language): document.load(f"x: {example['value']}")["x"]}
+    data[_key("time_zone", language)] = "WITA"
+    statement = document.statement_from_document(data)
+    contents.check(statement)
+    (item,) = statement.items
+    assert (item.version, item.start_time.ToJsonString()) == (1, "2027-01-12T01:00:00Z")
+    with pytest.raises(InvalidInputError, match="titel"):
+        document.statement_from_document(data | {"titel": "x"})
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_a_charter_comes_back_from_its_document(language):
+    charter = entry_pb2.Charter(mode=entry_pb2.MODE_SUBSIDIARITY, participation_percent=66, lag_seconds=600, document="forums/a/records/x")
+    charter.collective.add(function="represent", percent=60)
+    charter.seats.add(title="sekretaris", feed="javapromo")
+    written = document.charter_to_document(charter, language)
+    assert written["mode"] == "subsidiarity"
+    assert document.charter_from_document(document.load(document.dump(written))) == charter
+    assert set(written) == {_key(field.name, language) for field in charter.DESCRIPTOR.fields} - {"version", "versi"}
+    for wrong, hint in (({"mode": "diktatur"}, "mode"), ({"persen_umun": "66"}, "persen_umum")):
+        with pytest.raises(InvalidInputError, match=hint):
+            document.charter_from_document(wrong)
 
 
 def test_templates_are_found_by_every_word_for_their_kind():

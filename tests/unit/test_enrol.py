@@ -10,12 +10,13 @@ from cryptography import x509
 
 from kad_protocol import merkle
 from kad_protocol.certificates import Authority, key_digest, new_channel_key, request_certificate
-from kad_protocol.entry import genesis_entry
+from kad_protocol.entry import genesis_entry, key_set
 from kad_protocol.errors import InvalidInputError, KadError, NotFoundError, PermissionDeniedError, Reason
 from kad_protocol.invitation import decode
-from kad_protocol.keys import MemberKeys
+from kad_protocol.keys import MemberKeys, RecoveryKeys
 from kad_protocol.names import FeedId
-from kad_protocol.statement import CERTIFICATE_BINDING, sign_statement
+from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY, RECOVERY_INQUIRY, sign_statement
+from kad_protocol.store import FeedState
 from kad_protocol.v1 import enrolment_pb2, entry_pb2
 from kad_simpul.enrol import Enrolment
 
@@ -285,3 +286,95 @@ def test_invitations_are_listed_newest_first(shelf) -> None:
     for days, forum in ((1, "kartamantul"), (3, "gerbangkertosusila"), (2, "barlingmascakeb")):
         ENROLMENT.invite(shelf, forum, FULL, WEEK, NOW + days * DAY)
     assert [kept.forum for kept in ENROLMENT.invitations(shelf)] == ["gerbangkertosusila", "barlingmascakeb", "kartamantul"]
+
+
+# Recovery: who asks, and what a new epoch may be.
+
+
+CODE = RecoveryKeys.generate()
+NEXT = FeedId(FEDERATION, FORUM.forum, 1)
+
+
+def inquiry(
+    recovery: RecoveryKeys = CODE,
+    kind: str = RECOVERY_INQUIRY,
+    forum: str = "kartamantul",
+    time: datetime.datetime = NOW,
+    **changed: object,
+) -> enrolment_pb2.PrepareRecoveryRequest:
+    signer = recovery.signer("recovery")
+    asked = enrolment_pb2.RecoveryInquiry(**({"forum": "kartamantul", "authority_key_digest": AUTHORITY.key_digest} | changed))
+    asked.time.FromDatetime(time)
+    payload = asked.SerializeToString()
+    first, second = sign_statement(signer, kind, payload)
+    statement = enrolment_pb2.Statement(payload=payload, ed25519_signature=first, mldsa44_signature=second)
+    return enrolment_pb2.PrepareRecoveryRequest(forum=forum, recovery_keys=key_set(signer.public), inquiry=statement)
+
+
+def test_who_holds_the_code_may_ask() -> None:
+    ENROLMENT.check_inquiry(inquiry(), CODE.public_digest, NOW)
+
+
+@pytest.mark.parametrize(
+    "request_, known, reason",
+    [
+        (inquiry(RecoveryKeys.generate()), CODE.public_digest, Reason.RECOVERY_INVALID),
+        (inquiry(), b"", Reason.RECOVERY_INVALID),
+        (inquiry(kind=RECOVERY), CODE.public_digest, Reason.SIGNATURE_INVALID),
+        (inquiry(forum="lain"), CODE.public_digest, Reason.RECOVERY_INVALID),
+        (inquiry(authority_key_digest=bytes(32)), CODE.public_digest, Reason.RECOVERY_INVALID),
+        (inquiry(time=NOW - 11 * MINUTE), CODE.public_digest, Reason.RECOVERY_INVALID),
+        (inquiry(time=NOW + 11 * MINUTE), CODE.public_digest, Reason.RECOVERY_INVALID),
+    ],
+    ids=["another code", "no such forum", "another purpose", "another forum", "another federation", "too old", "of the future"],
+)
+def test_nobody_else_may(request_: enrolment_pb2.PrepareRecoveryRequest, known: bytes, reason: Reason) -> None:
+    with pytest.raises(KadError) as caught:
+        ENROLMENT.check_inquiry(request_, known, NOW)
+    assert caught.value.reason == reason
+
+
+def test_weak_recovery_keys_are_refused() -> None:
+    request = inquiry()
+    request.recovery_keys.ed25519_public = SMALL_ORDER
+    with pytest.raises(KadError) as caught:
+        ENROLMENT.check_inquiry(request, CODE.public_digest, NOW)
+    assert caught.value.reason == Reason.WEAK_KEY
+
+
+def begun(applicant: Applicant, **changed: object) -> enrolment_pb2.RecoverFeedRequest:
+    fields = {
+        "recovery": entry_pb2.Recovery(statement=b"x", recovery_keys=key_set(CODE.signer("recovery").public)),
+        "genesis": applicant.genesis().SerializeToString(),
+        "certificate_request": request_certificate(applicant.key),
+        "binding": applicant.binding(),
+    }
+    return enrolment_pb2.RecoverFeedRequest(**(fields | changed))
+
+
+def test_a_new_epoch_has_new_keys_a_new_code_and_a_certificate_of_its_own() -> None:
+    fresh = Applicant(NEXT, MemberKeys.generate(1))
+    old = FeedState(FORUM, bytes(32), log_keys=Applicant().genesis().genesis.log_keys.SerializeToString())
+    assert ENROLMENT.check_recovery(begun(fresh), old) == (NEXT, merkle.leaf_hash(fresh.genesis().SerializeToString()))
+
+    def reason_of(request: enrolment_pb2.RecoverFeedRequest, before: FeedState | None = old) -> Reason:
+        with pytest.raises(KadError) as caught:
+            ENROLMENT.check_recovery(request, before)
+        return caught.value.reason
+
+    same_code, weak_log, weak_witness = (fresh.genesis() for _ in range(3))
+    same_code.genesis.recovery_digest = CODE.public_digest
+    weak_log.genesis.log_keys.ed25519_public = SMALL_ORDER
+    weak_witness.genesis.witness_keys.ed25519_public = SMALL_ORDER
+    assert reason_of(begun(fresh, genesis=same_code.SerializeToString())) is Reason.RECOVERY_INVALID
+    stolen = FeedState(FORUM, bytes(32), log_keys=fresh.genesis().genesis.log_keys.SerializeToString())
+    assert reason_of(begun(fresh), stolen) is Reason.RECOVERY_INVALID
+    assert reason_of(begun(fresh, genesis=weak_log.SerializeToString())) is Reason.WEAK_KEY
+    assert reason_of(begun(fresh, genesis=weak_witness.SerializeToString())) is Reason.WEAK_KEY
+    assert reason_of(begun(Applicant())) is Reason.GENESIS_MISMATCH
+    assert reason_of(begun(Applicant(FeedId("lain.kad.internal", FORUM.forum, 1), MemberKeys.generate(1)))) is Reason.GENESIS_MISMATCH
+    assert reason_of(begun(Applicant(NEXT, MemberKeys.generate(1), role=entry_pb2.MEMBER_ROLE_SIMPUL))) is Reason.GENESIS_MISMATCH
+    # A certificate for whoever replays what stands in the simpul's log: only the owner of the new keys can ask for one.
+    thief = Applicant(NEXT, MemberKeys.generate(1))
+    assert reason_of(begun(fresh, binding=thief.binding())) is Reason.SIGNATURE_INVALID
+    assert reason_of(begun(fresh, certificate_request=request_certificate(thief.key))) is Reason.CERTIFICATE_REQUEST_INVALID

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kad_node.fence import CLAIM_SECONDS, Fence, FenceState
 from kad_protocol.names import FeedId
 
@@ -96,3 +98,25 @@ def test_a_home_from_before_a_rotation_takes_all_of_it_back_first() -> None:
         assert pass_time(kept, clock, CLAIM_SECONDS - 1, size, 2) == []
         assert kept.state is FenceState.FENCED, size
     assert kept.settle(20, 2)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_later_epoch_is_held_until_the_log_says_that_it_goes_on(*, shared: bool) -> None:
+    kept = Fence(shared=shared, simpul=SIMPUL, held=True)
+    assert kept.state is FenceState.FENCED
+    assert not kept.told(ONE, 1, 1, 1, 3)
+    # Not even the simpul's word opens it: what matters is its log, here.
+    told = kept.told(SIMPUL, 1, 1, 1, 3) if shared else False
+    assert not told
+    assert kept.state is FenceState.FENCED
+    assert kept.release(1, 3)
+    assert kept.state is FenceState.OPEN
+    assert not kept.release(1, 3)
+
+
+def test_a_later_epoch_that_was_shared_waits_for_both() -> None:
+    kept = Fence(shared=True, simpul=SIMPUL, held=True)
+    assert not kept.release(1, 3)
+    assert kept.state is FenceState.FENCED
+    assert not kept.told(SIMPUL, 2, 2, 1, 3), "others hold more than this home"
+    assert kept.settle(2, 3)

@@ -13,6 +13,7 @@ from kad_protocol import content as contents
 from kad_protocol import feed as feeds
 from kad_protocol import order
 from kad_protocol.errors import Reason
+from kad_protocol.feed import Draft
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2, records_pb2
 from tests.unit.federation import ABSTAIN, DAY, NETWORKING, NO, SIMPUL, START, SUBSIDIARITY, YES, Federation, charter, dump, governance
@@ -299,12 +300,13 @@ def test_a_statement_can_be_vetoed_as_long_as_the_mandate_says(fed: Federation, 
     refs = [fed.mandate(forum, "represent", veto_days=days) for forum in fed.forums]
     fed.observe(*fed.forums)
     index = fed.state_act("represent", refs, fed.forums)
-    fed.now += after * DAY
+    fed.settle()
+    fed.tick(after * DAY)
     place = veto(fed, fed.forums[2], index)
     tx = fed.node()
     assert reason(tx, fed.forums[2].feed, place) == why
     # All had to agree, so one veto ends it.
-    assert governance(tx).act(index).state == (ACT.STATE_UNWITNESSED if why else ACT.STATE_VETOED)  # type: ignore[union-attr]
+    assert governance(tx).act(index).state == (ACT.STATE_FINAL if why else ACT.STATE_VETOED)  # type: ignore[union-attr]
 
 
 # Mandates that cannot be.
@@ -567,7 +569,12 @@ def test_a_charter_waits_for_its_notice_unless_all_agree(fed: Federation) -> Non
     three = dict(zip(fed.forums, [YES, YES, YES, NO], strict=True))
     number = fed.decide(fed.forums[0], three, days=3, charter=charter(2, notice_hours=48))
     assert governance(fed.node()).decision(number).state == DECISION.STATE_OPEN  # type: ignore[union-attr]
-    fed.tick(3 * DAY)
+    # The notice counts from when members have confirmed that it is open.
+    fed.now += DAY + DAY // 2
+    fed.settle()
+    fed.tick(DAY + DAY // 2)
+    assert governance(fed.node()).charter.version == 1
+    fed.tick(DAY // 2)
     assert governance(fed.node()).charter.version == 2
     fed.decide(fed.forums[0], dict.fromkeys(fed.forums, YES), days=3, charter=charter(3))
     assert governance(fed.node()).charter.version == 3, "whoever agrees needs no notice"
@@ -785,10 +792,13 @@ def test_no_sequence_lets_the_simpul_act_outside_a_live_mandate(tmp_path: Path, 
     lawful = {act.index for act in found.acts() if act.state in (ACT.STATE_UNWITNESSED, ACT.STATE_FINAL)}
     logs = {a.feed.origin: [entry_pb2.Entry.FromString(s.body) for s in a.log.entries(a.feed, 0, 10_000, 1 << 30)] for a in fed.authors}
     seen = dict.fromkeys(logs, 0)
+    settled = {index: time for index, time in fed.settled.items() if reason(tx, SIMPUL, index) is None}
     latest = 0
     for index, entry in enumerate(logs[SIMPUL.origin]):
         time = entry.time.ToMicroseconds()
         latest = max(latest, time)
+        if entry.HasField("finality") and index in settled and abs(latest - settled[index]) > 300_000_000:
+            latest = settled[index]
         if entry.HasField("observation"):
             seen[entry.observation.feed] = max(seen[entry.observation.feed], entry.observation.size)
         if index not in lawful:
@@ -835,3 +845,36 @@ def test_contents_of_acts_may_come_late(fed: Federation) -> None:
     order.content_arrived(tx, SIMPUL, index)
     assert shown(tx) == [("forum-0", records_pb2.RECORD_STATE_PUBLISHED)]
     assert reason(tx, SIMPUL, index) is None
+
+
+def test_a_withdrawal_in_a_forums_name_says_why_also_when_that_comes_late(fed: Federation) -> None:
+    forum = fed.forums[0]
+    ref = observed()(fed)
+    index = fed.act("publish-on-behalf", ref, forum)
+    published = entry_pb2.Entry.FromString(fed.simpul.log.entries(SIMPUL, index, 1, 1)[0].body).act.publication
+    blob = contents.new_blob(entry_pb2.RetractionNotice(reason="Rapat dibatalkan").SerializeToString())
+    entry = fed.entry()
+    entry.act.CopyFrom(entry_pb2.Act(function="publish-on-behalf", mandates=ref, on_behalf_of=forum.feed.origin))
+    part = entry.act.withdrawal
+    part.record, part.version, part.digest, part.content_size = published.record, 1, contents.digest(blob), len(blob) - 32
+    withdrawn = fed.say(fed.simpul, Draft(entry, blob))
+    for late in (False, True):
+        tx = SqliteLog(fed.folder / f"late-{late}.sqlite3")
+        feeds.pin(tx, SIMPUL, fed.simpul.genesis)
+        for _ in range(4):
+            for author in fed.authors:
+                state = tx.feed(author.feed)
+                if state is not None and state.size < author.log.feed(author.feed).size:
+                    batch = author.batch(state.size)
+                    if late:
+                        batch.ClearField("contents")
+                    feeds.extend(tx, batch, batch.checkpoint)
+                order.advance(tx, 1000)
+        row = tx.record(forum.feed.forum, published.record, 0, SIMPUL)
+        assert (row.state, row.retraction) == (records_pb2.RECORD_STATE_RETRACTED, "" if late else "Rapat dibatalkan")
+        if late:
+            assert reason(tx, SIMPUL, withdrawn) == Reason.CONTENT_MISSING
+            feeds.supply_content(tx, SIMPUL, withdrawn, blob)
+            order.content_arrived(tx, SIMPUL, withdrawn)
+            assert tx.record(forum.feed.forum, published.record, 0, SIMPUL).retraction == "Rapat dibatalkan"
+            assert reason(tx, SIMPUL, withdrawn) is None

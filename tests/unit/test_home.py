@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from kad_node.files import write_atomic
 from kad_node.home import Home, passphrase
-from kad_protocol import keys
 from kad_protocol.errors import InvalidInputError, KadError, NotFoundError, PreconditionError, Reason
 
 
@@ -95,18 +96,6 @@ def test_a_file_where_the_home_should_be(tmp_path: Path) -> None:
 # Keys.
 
 
-def test_the_newest_epoch_counts_by_number(home: Home) -> None:
-    made = {epoch: keys.MemberKeys.generate() for epoch in (0, 2, 9, 10)}
-    for epoch, member in made.items():
-        home.write(f"keys/epoch-{epoch}.key", keys.seal(member, None), private=True)
-    home.write("keys/epoch-old.key", b"not a key")
-    assert home.member_keys({}).secret == made[10].secret
-
-
-def test_a_home_without_keys_says_so(home: Home) -> None:
-    assert reason_of(lambda: home.member_keys({})) is Reason.INVALID_FILE
-
-
 def test_keys_are_sealed_with_the_passphrase(home: Home) -> None:
     environ = {"KAD_PASSPHRASE": "rahasia"}
     secret = home.create_keys(environ).secret
@@ -115,7 +104,7 @@ def test_keys_are_sealed_with_the_passphrase(home: Home) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     for wrong in ({}, {"KAD_PASSPHRASE": "salah"}):
         with pytest.raises(InvalidInputError) as caught:
-            home.member_keys(wrong)
+            home.create_keys(wrong)
         assert caught.value.reason is Reason.INVALID_PASSPHRASE
 
 
@@ -149,6 +138,36 @@ def test_one_holds_it_and_is_named(home: Home) -> None:
         assert caught.value.metadata["pid"] == str(os.getpid())
         assert home.locked()
     assert not home.locked()
+
+
+def test_a_command_that_holds_it_for_a_moment_is_waited_for_and_a_daemon_is_not(home: Home) -> None:
+    entered = threading.Event()
+    done = threading.Event()
+
+    def command() -> None:
+        with home.lock():
+            entered.set()
+            done.wait(10)
+
+    def start() -> None:
+        with Home(home.path, "node").lock(patience_seconds=10):
+            started.append(done.is_set())
+
+    started: list[bool] = []
+    threads = [threading.Thread(target=target) for target in (command, start)]
+    threads[0].start()
+    assert entered.wait(10)
+    threads[1].start()
+    done.set()
+    for thread in threads:
+        thread.join(10)
+    assert started == [True]
+    with home.lock():
+        home.announce("127.0.0.1:1", {})
+        begin = time.monotonic()
+        with pytest.raises(PreconditionError), Home(home.path, "node").lock(patience_seconds=10):
+            pass
+        assert time.monotonic() - begin < 5
 
 
 def _hold_and_die(path: Path) -> None:

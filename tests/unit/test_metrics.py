@@ -76,7 +76,8 @@ def test_acts_are_counted_by_what_became_of_them_and_only_when_something_was_jud
     assert seen._look(tx).acts == {State.STATE_FINAL: 1, State.STATE_REFUSED: 1}
 
 
-def test_an_alarm_that_is_over_is_shown_as_over(world: Federation) -> None:
+def test_an_alarm_that_is_over_is_shown_as_over(world: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kad_node.vigil.micros_now", lambda: world.now)
     seen, tx = collector(world), world.node()
     reading = seen._look(tx)
 

@@ -83,7 +83,6 @@ def test_every_time_is_shown(seconds: int, nanos: int, zone: str) -> None:
     time = decision.proposal.deadline
     time.seconds, time.nanos = seconds, nanos
     assert show.moment(time, zone)
-    assert show.day(time)
     affairs.show_decision(decision)
 
 
@@ -100,11 +99,13 @@ def test_an_impossible_time_is_shown_as_it_stands_and_the_rest_as_ever() -> None
             "not_before": "2026-09-21T14:13:20Z",
         },
     }
-    assert "568971820800" in show.day(mandate.mandate.not_after)
+    assert "568971820800" in show.moment(mandate.mandate.not_after)
     assert affairs._scope(mandate.mandate)
 
 
-@pytest.mark.parametrize("spoken, done, waiting", [("id", "atas namanya", "belum disaksikan"), ("en", "in its name", "not witnessed yet")])
+@pytest.mark.parametrize(
+    "spoken, done, waiting", [("id", "atas nama forum", "belum disaksikan"), ("en", "in the forum's name", "not witnessed yet")]
+)
 def test_what_the_simpul_published_is_shown_as_that(spoken: str, done: str, waiting: str) -> None:
     messages.set_language([f"--lang={spoken}"], {})
     try:

@@ -115,6 +115,9 @@ def figures_of(name: str, found: Sequence[tuple[Round, Round]]) -> list[Figure]:
     """What comes of full speed."""
     return [
         compare(f"{name}: durable and folded everywhere", "records/s", found, lambda done: done.rate, must=MUST, goal=GOAL),
+        compare(
+            f"{name}: the same for processor time spent", "records/s", found, lambda done: 1 / done.cpu_per_record, must=MUST, goal=GOAL
+        ),
         compare(f"{name}: processor time of all daemons", "µs/record", found, lambda done: done.cpu_per_record * 1e6),
         compare(f"{name}: of the simpul", "µs/record", found, lambda done: done.cpu["simpul-ukur"] / done.records * 1e6),
         Figure(f"{name}: then confirmed after", statistics.median(one.confirm_seconds for one, _ in found), "s"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -108,21 +109,17 @@ async def saturated(federation: Federation, each: int, *, acts: int = 0) -> Roun
         for process in federation.nodes
     }
     own = [record(f"forums/{federation.nodes[number % len(federation.nodes)].name}" if federation.checks else "") for number in range(acts)]
-    clients = [process.client() for process in federation.processes]
-    simpul, *nodes = [await client.__aenter__() for client in clients]
-    try:
+    async with AsyncExitStack() as stack:
+        simpul, *nodes = [await stack.enter_async_context(process.client()) for process in federation.processes]
         meter = _Meter(federation)
         targets = meter.sizes({federation.feed(process): len(batches[process]) * _BATCH for process in federation.nodes})
         async with asyncio.TaskGroup() as group:
             acting = group.create_task(_publish_singly(simpul, own))
-            for client, process in zip(nodes, federation.nodes, strict=True):
-                group.create_task(_publish_all(client, batches[process]))
+            for node, process in zip(nodes, federation.nodes, strict=True):
+                group.create_task(_publish_all(node, batches[process]))
         targets[federation.log.origin] = acting.result()
         ended = await until(lambda: federation.reached(targets), "everybody holds everything", 300, pause=0.01)
         return await meter.finish(sum(len(b) for b in batches.values()) * _BATCH + len(own), ended)
-    finally:
-        for client in clients:
-            await client.__aexit__(None, None, None)
 
 
 async def _publish_singly(client: Client, requests: Sequence[records_pb2.CreateRecordRequest]) -> int:
@@ -136,38 +133,32 @@ async def _publish_singly(client: Client, requests: Sequence[records_pb2.CreateR
 async def paced(federation: Federation, rate: float, seconds: float) -> Round:
     """The nodes publish single records in turn, ``rate`` a second all together, whether earlier ones have arrived or not."""
     requests = [record() for _ in range(int(rate * seconds))]
-    clients = [process.client() for process in federation.nodes]
-    opened = [await client.__aenter__() for client in clients]
     places: list[tuple[str, int, float]] = []
     seen: list[tuple[float, dict[str, int]]] = []
-
-    async def publish(number: int) -> None:
-        process = federation.nodes[number % len(opened)]
-        begun = time.monotonic()
-        response = await opened[number % len(opened)].records.CreateRecord(requests[number], timeout=60)
-        places.append((federation.feed(process), response.record.index, begun))
+    feeds = [federation.feed(process) for process in federation.nodes]
 
     def look() -> bool:
         held = [process.held() for process in federation.processes]
         seen.append((time.monotonic(), {feed: min(h.folded.get(feed, 0) for h in held) for feed in feeds}))
         return federation.reached(targets, held)
 
-    try:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(process.client()) for process in federation.nodes]
+
+        async def publish(number: int) -> None:
+            begun = time.monotonic()
+            response = await clients[number % len(clients)].records.CreateRecord(requests[number], timeout=60)
+            places.append((feeds[number % len(feeds)], response.record.index, begun))
+
         meter = _Meter(federation)
-        feeds = [federation.feed(process) for process in federation.nodes]
-        shares = {feed: len(range(number, len(requests), len(feeds))) for number, feed in enumerate(feeds)}
-        targets = meter.sizes(shares)
-        watching = asyncio.create_task(until(look, "everybody holds everything", seconds + 120, pause=0.004))
-        start, tasks = time.monotonic(), []
-        for number in range(len(requests)):
-            await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
-            tasks.append(asyncio.create_task(publish(number)))
-        await asyncio.gather(*tasks)
-        ended = await watching
-        return await meter.finish(len(requests), ended, _delays(places, seen))
-    finally:
-        for client in clients:
-            await client.__aexit__(None, None, None)
+        targets = meter.sizes({feed: len(range(number, len(requests), len(feeds))) for number, feed in enumerate(feeds)})
+        start = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(until(look, "everybody holds everything", seconds + 120, pause=0.004))
+            for number in range(len(requests)):
+                await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
+                group.create_task(publish(number))
+        return await meter.finish(len(requests), watching.result(), _delays(places, seen))
 
 
 def _delays(places: Sequence[tuple[str, int, float]], seen: Sequence[tuple[float, dict[str, int]]]) -> list[float]:
