@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["CommonConfig", "LimitsConfig", "NodeConfig", "SimpulLink", "load", "sample", "write_initial"]
+__all__ = ["CommonConfig", "LimitsConfig", "NodeConfig", "SimpulLink", "checked", "load", "sample", "write_initial"]
 
 #: Variables that are not configuration keys.
 _OTHER_VARIABLES = frozenset({"KAD_HOME", "KAD_LANG", "KAD_PASSPHRASE", "KAD_TEST_SEED"})
@@ -37,7 +37,7 @@ _KEY = re.compile(rf"{_NAMES}=")
 
 def _address(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if value and not (host and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):  # noqa: PLR2004 - ports
+    if value and not (re.fullmatch(r"[^\s\x00-\x1f]+", host) and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):  # noqa: PLR2004 - ports
         raise ValueError("an address is host:port")
     return value
 
@@ -170,6 +170,20 @@ def load(model: type[C], path: Path, environ: Mapping[str, str]) -> C:
         keys = tuple(str(key) for key in first["loc"])
         where = next((name for found, (name, _) in variables.items() if found == keys), "") or _place(path.name, text, keys)
         raise _wrong(f"{where}: {_explain(model, keys, first)}") from error
+
+
+def checked(model: type[C], values: Mapping[str, Any]) -> C:
+    """The configuration that these values make, before they are written down.
+
+    Raises:
+        InvalidInputError: ``INVALID_CONFIGURATION``, with the key that is wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = tuple(str(key) for key in first["loc"])
+        raise _wrong(f"{'.'.join(keys)}: {_explain(model, keys, first)}") from error
 
 
 def _wrong(message: str) -> InvalidInputError:

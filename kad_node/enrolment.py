@@ -148,17 +148,23 @@ def _enrolled(
 ) -> Enrolled:
     channel = _checked(key, response.certificate, response.authority_certificate, response.exchange_address, feed, digest)
     simpul = _simpul(response.simpul_genesis, response.simpul_feed, federation)
+    if (simpul.federation, simpul.forum) == (feed.federation, feed.forum):
+        raise VerificationError(Reason.GENESIS_MISMATCH, "what answers as the simpul bears this member's own name")
+    if not channel.exchange_address:
+        raise InvalidInputError(Reason.INVALID_CONFIGURATION, "the simpul names no address at which it can be reached")
     consent = response.consent if isinstance(response, enrolment_pb2.EnrolResponse) else entry_pb2.Consent()
     return Enrolled(channel, simpul, merkle.leaf_hash(response.simpul_genesis), response.federation_name[:200], consent)
 
 
 def _simpul(genesis: bytes, origin: str, federation: str) -> FeedId:
     try:
-        simpul, _ = entry.parse_genesis(genesis)
+        simpul, of_simpul = entry.parse_genesis(genesis)
     except KadError as error:
         raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is not one") from error
     if simpul.origin != origin or simpul.federation != federation:
         raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul's genesis is of another federation")
+    if of_simpul.role != entry_pb2.MEMBER_ROLE_SIMPUL:
+        raise VerificationError(Reason.GENESIS_MISMATCH, "what answers as the simpul has the genesis of a forum")
     return simpul
 
 

@@ -12,13 +12,18 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kad_protocol import vocabulary
 from kad_protocol.errors import InvalidInputError, Reason
 from kad_protocol.names import parse_member_name
 
-__all__ = ["Filter", "ResumeToken", "Term", "decode_page", "encode_page", "parse_filter", "parse_order"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from google.protobuf.message import Message
+
+__all__ = ["Filter", "ResumeToken", "Term", "decode_page", "encode_page", "fitting", "parse_filter", "parse_order"]
 
 _TIMES = frozenset({"create_time", "update_time", "start_time", "end_time"})
 _ENUMS = {"kind": "RecordKind", "state": "RecordState", "audience": "Audience", "sector": "Sector"}
@@ -28,6 +33,9 @@ _TOKEN = re.compile(r"\s*(?:(?P<quoted>\"(?:[^\"\\]|\\.)*\")|(?P<op><=|>=|<|>|=)
 _MAX_TERMS = 20
 _MAX_FILTER_LENGTH = 2000
 _MAX_TOKEN_LENGTH = 1024
+#: Of one page: with the largest single record on top of it still less than a member's port sends, and half of what clients take.
+_PAGE_BYTES = 768 << 10
+_FRAMING_BYTES = 6
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -157,6 +165,16 @@ def _is_value(part: object) -> bool:
 
 def _fingerprint(*question: object) -> str:
     return hashlib.sha256(repr(question).encode()).hexdigest()[:12]
+
+
+def fitting(messages: Sequence[Message], most: int) -> int:
+    """How many of these messages make one page: at most so many, and what a client takes who has set nothing; at least one."""
+    used = 0
+    for number, message in enumerate(messages[:most]):
+        used += message.ByteSize() + _FRAMING_BYTES
+        if number and used > _PAGE_BYTES:
+            return number
+    return min(len(messages), most)
 
 
 def encode_page(key: list[Any], *question: object) -> str:

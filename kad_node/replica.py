@@ -10,16 +10,17 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from kad_node.fence import Fence, FenceState
+from kad_node.fence import FenceState
 from kad_node.store.transaction import GOOD_SIZE, micros_now
 from kad_node.witness import simpul_of
-from kad_protocol import evidence, merkle, order
+from kad_protocol import evidence, keychain, merkle, order
 from kad_protocol import feed as feeds
 from kad_protocol.audience import is_open, only_open
 from kad_protocol.entry import parse_entry
-from kad_protocol.errors import KadError, PermissionDeniedError, Reason, StorageError, VerificationError
+from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, Reason, StorageError, VerificationError
 from kad_protocol.exchange import refusal_of
 from kad_protocol.names import FeedId
 from kad_protocol.v1 import replication_pb2
@@ -27,6 +28,7 @@ from kad_protocol.v1 import replication_pb2
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from kad_node.fence import Fence
     from kad_node.store.sqlite import SqliteStore
     from kad_node.store.transaction import SqliteTransaction
     from kad_node.witness import Witness
@@ -40,14 +42,27 @@ log = logging.getLogger(__name__)
 FOREIGN = "foreign"
 #: Kind of the local marks for feeds whose own author sends what does not go on from what is here.
 INCONSISTENT = "inconsistent"
+_LASTING = b"lasting"
 #: Proofs that are passed on; more feeds than this do not fork before somebody looks.
 _MOST_EVIDENCE = 64
+#: Changes of keys of one feed that are shown to a peer who knows other ones.
+_MOST_ROTATIONS = 16
+#: What a batch is refused with that its own author cannot send who goes on from what is here.
+_OTHER_HISTORY = (Reason.ROOT_MISMATCH, Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID)
 _CACHE_BYTES = 8 << 20
 _MAX_CONTENT_REPLY_BYTES = 1536 << 10
 
 #: Feed, after, signed size, most entries, and whether it is for members of other federations.
 _Key = tuple[FeedId, int, int, int, bool]
 Answer = replication_pb2.Ack | replication_pb2.Refusal
+
+
+class _StrangerError(NotFoundError):
+    """A batch of a feed that nobody here vouches for."""
+
+    def __init__(self, feed: FeedId) -> None:
+        super().__init__(Reason.UNKNOWN_FEED, f"nobody here vouches for {feed}", feed=feed)
+        self.feed = feed
 
 
 class Quota(Protocol):
@@ -76,8 +91,11 @@ class StoreReplica:
         #: This member's part in confirming its simpul; None while it only looks.
         self.witness: Witness | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._inconsistent: set[FeedId] = set()
+        #: Feeds of which another history was shown than is here; True where that does not end when the author goes on.
+        self._inconsistent: dict[FeedId, bool] = {}
         self._evidence_version = 0
+        self._claims_end: asyncio.TimerHandle | None = None
+        self._counting: set[asyncio.Task[None]] = set()
         #: How much of each feed may be taken; a simpul has one.
         self.quota: Quota | None = None
         #: Was this feed given up by its owner? In memory; must not wait.
@@ -86,14 +104,14 @@ class StoreReplica:
     async def start(self) -> None:
         """Read what is held, and follow what changes."""
 
-        def read(tx: SqliteTransaction) -> tuple[dict[FeedId, int], bool, list[str], int]:
+        def read(tx: SqliteTransaction) -> tuple[dict[FeedId, int], bool, dict[str, bytes], int]:
             sizes = {state.feed: state.signed_size for state in tx.feeds()}
-            return sizes, tx.meta("shared") is not None, list(tx.locals(INCONSISTENT)), len(tx.forks(_MOST_EVIDENCE))
+            return sizes, tx.meta("shared") is not None, tx.locals(INCONSISTENT), len(tx.forks(_MOST_EVIDENCE))
 
         self._store.listen(self._touched)
         sizes, self._shared, inconsistent, self._evidence_version = await self._store.read(read)
         self._sizes = sizes | self._sizes
-        self._inconsistent = {FeedId.parse(origin) for origin in inconsistent}
+        self._inconsistent = {FeedId.parse(origin): mark == _LASTING for origin, mark in inconsistent.items()}
 
     # exchange.Replica
 
@@ -115,7 +133,7 @@ class StoreReplica:
         """See ``exchange.Replica``."""
         return await self._store.read(lambda tx: [_head(tx, feed) for feed in wanted])
 
-    async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:
+    async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> set[FeedId]:
         """See ``exchange.Replica``.
 
         Raises:
@@ -126,27 +144,20 @@ class StoreReplica:
                 Reason.EPOCH_SUPERSEDED, f"{peer} was given up by its owner, who goes on with new keys; recover this home", feed=peer
             )
         named = [(FeedId.parse(head.feed), head) for head in heads]
-        own_head = next((head for feed, head in named if feed == self._own), None)
-        checkable = [(feed, head) for feed, head in named if head.checkpoint]
-
-        def compare(tx: SqliteTransaction) -> list[tuple[FeedId, KadError]]:
-            errors: list[tuple[FeedId, KadError]] = []
-            for feed, head in checkable:
-                try:
-                    feeds.check_head(tx, feed, head.checkpoint)
-                    if head.HasField("divergence"):
-                        feeds.check_divergence(tx, feed, head)
-                except KadError as error:
-                    errors.append((feed, error))
-            return errors
-
-        for feed, error in await self._store.read(compare) if checkable else []:
+        checkable = [(feed, head) for feed, head in named if head.checkpoint and feed in self._sizes]
+        found = await self._store.read(lambda tx: _compare(tx, peer, checkable)) if checkable else _Compared()
+        for feed, error in found.errors:
             await self.caught(peer, feed, error)
-        if own_head is not None:
-            self._told(peer, own_head.size)
-        elif complete:
-            # It named all that it has, and our feed is not among it.
-            self._told(peer, self.fence.heard(peer))
+        for feed, lasting in found.doubtful.items():
+            await self._mark(feed, lasting=lasting)
+        for feed, head in named:
+            if feed == self._own and self._may_speak(peer):
+                proved = found.signed.get((feed, head.checkpoint), 0)
+                self._noted(self.fence.told(peer, head.size, proved, self._own_size, self._others))
+        if complete and self._may_speak(peer):
+            # It has named all that it has; our feed may not be among it.
+            self._noted(self.fence.silent(peer, self._own_size, self._others))
+        return found.unknown
 
     async def read(self, peer: FeedId, feed: FeedId, after: int, max_entries: int, max_bytes: int) -> replication_pb2.Batch | None:
         """See ``exchange.Replica``. The newest batches are remembered, since many peers ask for the same one; what goes to members of
@@ -182,32 +193,44 @@ class StoreReplica:
         """See ``exchange.Replica``: each batch is taken or refused by itself, all that are taken in one transaction."""
         results = await asyncio.gather(*(self._accept_one(batch, note) for batch, note in batches), return_exceptions=True)
         answers: list[Answer] = []
+        unknown = [result for result in results if isinstance(result, _StrangerError)]
+        if unknown:
+            await self.caught(peer, unknown[0].feed, unknown[0], len(unknown))
         for (batch, _), result in zip(batches, results, strict=True):
-            if isinstance(result, feeds.Extended):
+            if isinstance(result, _StrangerError):
+                answers.append(refusal_of(batch, result, 0))
+            elif isinstance(result, feeds.Extended):
                 answers.append(replication_pb2.Ack(feed=batch.feed, size=result.size))
                 if result.feed == self._own:
                     self._settle()
-                if result.added and result.feed in self._inconsistent:
-                    await self._mark(result.feed, inconsistent=False)
+                if result.added and self._inconsistent.get(result.feed) is False:
+                    await self._unmark(result.feed)
             elif isinstance(result, KadError) and not isinstance(result, StorageError):
-                feed = FeedId.parse(batch.feed)
-                await self.caught(peer, feed, result)
-                state = await self._store.read(lambda tx, f=feed: tx.feed(f))  # type: ignore[misc]
-                size = state.size if state is not None else 0
-                if state is not None and result.reason == Reason.ROOT_MISMATCH:
-                    # What we hold under a signature is what another history can be held against.
-                    size = state.signed_size
-                    if (feed.federation, feed.forum) == (peer.federation, peer.forum):
-                        await self._mark(feed, inconsistent=True)
-                answers.append(refusal_of(batch, result, size))
+                answers.append(await self._refused(peer, batch, result))
             else:
                 # Our disk failed us, not the peer: the stream ends, and nothing was acknowledged.
                 raise result
         return answers
 
+    async def _refused(self, peer: FeedId, batch: replication_pb2.Batch, error: KadError) -> replication_pb2.Refusal:
+        feed = FeedId.parse(batch.feed)
+        await self.caught(peer, feed, error)
+        state = await self._store.read(lambda tx: tx.feed(feed))
+        size = state.size if state is not None else 0
+        if state is not None and error.reason in _OTHER_HISTORY:
+            if error.reason == Reason.ROOT_MISMATCH:
+                # What we hold under a signature is what another history can be held against.
+                size = state.signed_size
+            if (feed.federation, feed.forum) == (peer.federation, peer.forum):
+                await self._mark(feed, lasting=False)
+        return refusal_of(batch, error, size)
+
     async def _accept_one(self, batch: replication_pb2.Batch, note: bytes) -> feeds.Extended:
         feed = FeedId.parse(batch.feed)
-        if self.quota is not None and feed in self._sizes and feed != self._own:
+        if feed not in self._sizes:
+            # The writer is not troubled with what nobody here vouches for.
+            raise _StrangerError(feed)
+        if self.quota is not None and feed != self._own:
             self.quota.check(feed)
         extended = await self._store.write(lambda tx: self.extend(tx, batch, note))
         if self.quota is not None and extended.added:
@@ -215,15 +238,21 @@ class StoreReplica:
             self.quota.charge(feed, extended.added, sum(map(len, batch.entries[new])) + sum(map(len, batch.contents[new])))
         return extended
 
-    async def _mark(self, feed: FeedId, *, inconsistent: bool) -> None:
-        """Its own author sent what does not go on from what is here: not proved to anybody, but not to be passed over either."""
-        if inconsistent == (feed in self._inconsistent):
+    async def _mark(self, feed: FeedId, *, lasting: bool) -> None:
+        """Somebody showed a history that is not what is here: not proved to anybody, but not to be passed over either.
+
+        Args:
+            feed: whose.
+            lasting: keys of the feed itself have signed it, so it does not end when its author goes on from what is here.
+        """
+        if lasting <= self._inconsistent.get(feed, -1):
             return
-        (self._inconsistent.add if inconsistent else self._inconsistent.discard)(feed)
-        if inconsistent:
-            await self._store.write(lambda tx: tx.put_local(INCONSISTENT, feed.origin, b""))
-        else:
-            await self._store.write(lambda tx: tx.delete_local(INCONSISTENT, feed.origin))
+        self._inconsistent[feed] = lasting
+        await self._store.write(lambda tx: tx.put_local(INCONSISTENT, feed.origin, _LASTING if lasting else b""))
+
+    async def _unmark(self, feed: FeedId) -> None:
+        del self._inconsistent[feed]
+        await self._store.write(lambda tx: tx.delete_local(INCONSISTENT, feed.origin))
 
     def extend(self, tx: SqliteTransaction, batch: replication_pb2.Batch, checkpoint: bytes) -> feeds.Extended:
         """Take a batch (``feed.extend``), without contents that are for another federation, should somebody give them away. What comes
@@ -316,6 +345,10 @@ class StoreReplica:
         """See ``exchange.Replica``."""
         return await self._store.read(lambda tx: feeds.divergence(tx, feed, size))
 
+    async def rotations(self, feed: FeedId) -> list[replication_pb2.Head]:
+        """See ``exchange.Replica``."""
+        return await self._store.read(lambda tx: feeds.rotations(tx, feed, _MOST_ROTATIONS))
+
     @property
     def evidence_version(self) -> int:
         """See ``exchange.Replica``."""
@@ -328,21 +361,31 @@ class StoreReplica:
     async def take_evidence(self, peer: FeedId, data: bytes) -> None:
         """See ``exchange.Replica``: believed for what it proves, whoever brings it."""
 
-        def check(tx: SqliteTransaction) -> FeedId | None:
+        def check(tx: SqliteTransaction) -> tuple[FeedId, bool] | None:
             found = evidence.verify_fork(data)
             state = tx.feed(found.feed)
             if state is None or state.genesis != merkle.leaf_hash(found.genesis):
                 raise VerificationError(Reason.UNKNOWN_FEED, f"evidence about {found.feed}, which is not known here", feed=found.feed)
+            if any(keychain.contradicts(tx, found.keys, size) for size in found.sizes):
+                # Whoever stole keys that were given up can sign with them what he likes: that condemns nobody, but it is to be seen.
+                return found.feed, False
             known = state.quarantine == Reason.FORKED or data in tx.forks(_MOST_EVIDENCE)
-            return None if known else found.feed
+            return None if known else (found.feed, True)
 
         try:
-            feed = await self._store.read(check)
+            found = await self._store.read(check)
         except KadError as error:
             await self.caught(peer, peer, error)
             return
-        if feed is not None:
+        if found is None:
+            return
+        feed, proved = found
+        if proved:
             await self.caught(peer, feed, feeds.ForkedError(feed, data))
+        else:
+            why = f"evidence about {feed}, signed by keys that it had given up by then"
+            await self.caught(peer, feed, VerificationError(Reason.SIGNATURE_INVALID, why))
+            await self._mark(feed, lasting=True)
 
     async def _look_again(self, witness: Witness) -> None:
         """What was put to this witness before it held the entries."""
@@ -359,12 +402,12 @@ class StoreReplica:
 
     # What follows from it.
 
-    async def caught(self, peer: FeedId, feed: FeedId, error: KadError) -> None:
+    async def caught(self, peer: FeedId, feed: FeedId, error: KadError, times: int = 1) -> None:
         """Count what was refused; a fork is kept as evidence and stops its feed, everything else goes on."""
         log.warning("refused", extra={"peer": peer.forum, "feed": feed.origin, "reason": error.reason.value, "why": error.message[:300]})
 
         def keep(tx: SqliteTransaction) -> None:
-            tx.count_refusal(error.reason.value)
+            tx.count_refusal(error.reason.value, times)
             if isinstance(error, feeds.ForkedError) and (state := tx.feed(feed)) is not None and state.quarantine != Reason.FORKED:
                 if error.evidence not in tx.forks(_MOST_EVIDENCE):
                     tx.add_evidence(feed, error.evidence)
@@ -380,27 +423,48 @@ class StoreReplica:
             if feed == self._own:
                 self.fence.forked()
 
+    # The fence.
+
+    @property
+    def _own_size(self) -> int:
+        return self._sizes.get(self._own, 0)
+
+    @property
     def _others(self) -> int:
         """Members of one's own federation that could say how much of our feed they hold."""
         return sum(1 for feed in self._sizes if feed.federation == self._own.federation) - 1
 
-    def _told(self, peer: FeedId, size: int) -> None:
-        others = self._others()
-        if peer.federation != self._own.federation and others:
-            # Nobody of another federation says when this member may sign, or keeps it from signing.
-            return
-        was = self.fence.state
-        if self.fence.told(peer, size, self._sizes.get(self._own, 0), others) and was is FenceState.FENCED:
+    def _may_speak(self, peer: FeedId) -> bool:
+        """Nobody of another federation says when this member may sign, or keeps it from signing."""
+        return peer.federation == self._own.federation or not self._others
+
+    def _noted(self, opened: bool) -> None:  # noqa: FBT001 - what the fence answered
+        if opened:
             self._on_open()
+        if self._claims_end is not None:
+            self._claims_end.cancel()
+            self._claims_end = None
+        if (due := self.fence.due()) is not None:
+            self._claims_end = asyncio.get_running_loop().call_later(due, self._drop_claims)
 
     def release(self) -> None:
         """The simpul's log says that our feed goes on with the one before."""
-        if self.fence.release(self._sizes.get(self._own, 0), self._others()):
-            self._on_open()
+        self._noted(self.fence.release(self._own_size, self._others))
 
     def _settle(self) -> None:
-        if self.fence.settle(self._sizes.get(self._own, 0), self._others()):
-            self._on_open()
+        self._noted(self.fence.settle(self._own_size, self._others))
+
+    def _drop_claims(self) -> None:
+        """Nobody has made good what he claimed of our own feed: it holds us up no longer."""
+        self._claims_end = None
+        for claim in self.fence.drop():
+            error = VerificationError(
+                Reason.HEAD_UNPROVEN, f"{claim.peer.forum} claims {claim.size} entries of this feed and delivers none", feed=self._own
+            )
+            task = asyncio.get_running_loop().create_task(self.caught(claim.peer, self._own, error), name="unproven-head")
+            self._counting.add(task)
+            task.add_done_callback(self._counting.discard)
+        self._settle()
 
     def _touched(self, touched: Mapping[FeedId, int]) -> None:
         self._sizes.update(touched)
@@ -421,6 +485,40 @@ def _is_for(tx: SqliteTransaction, peer: FeedId, feed: FeedId, stored: StoredEnt
         return True
     entry = parse_entry(stored.body)
     return entry is not None and is_open(tx, feed, entry)
+
+
+@dataclass(slots=True)
+class _Compared:
+    """What came of comparing a peer's heads with the copies here."""
+
+    errors: list[tuple[FeedId, KadError]] = field(default_factory=list)
+    #: Checkpoints that verify, with their sizes.
+    signed: dict[tuple[FeedId, bytes], int] = field(default_factory=dict)
+    #: Feeds whose head opens with no keys that are known here, or not with those that it needs.
+    unknown: set[FeedId] = field(default_factory=set)
+    #: Those of them whose history cannot be what is here; True where keys that were given up have signed it, which no going on mends.
+    doubtful: dict[FeedId, bool] = field(default_factory=dict)
+
+
+def _compare(tx: SqliteTransaction, peer: FeedId, heads: Sequence[tuple[FeedId, replication_pb2.Head]]) -> _Compared:
+    found = _Compared()
+    for feed, head in heads:
+        try:
+            signed = feeds.check_head(tx, feed, head.checkpoint)
+            if head.HasField("divergence"):
+                feeds.check_divergence(tx, feed, head)
+            if signed is None and (state := tx.feed(feed)) is not None and state.log_keys:
+                found.unknown.add(feed)
+                if feeds.is_by_given_up_keys(tx, feed, head.checkpoint):
+                    found.doubtful[feed] = True
+                elif (feed.federation, feed.forum) == (peer.federation, peer.forum) and head.size <= state.size:
+                    # Its own author shows of what is here something that none of its keys signed.
+                    found.doubtful.setdefault(feed, False)
+            elif signed is not None:
+                found.signed[feed, head.checkpoint] = signed.size
+        except KadError as error:
+            found.errors.append((feed, error))
+    return found
 
 
 def _head(tx: SqliteTransaction, feed: FeedId) -> replication_pb2.Head:

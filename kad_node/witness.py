@@ -260,7 +260,7 @@ class Witness:
             return self._take_held(tx, state, checkpoint, item)
         if not checkpoint.size or checkpoint.size > min(state.size, tx.judged(feed)):
             # Only what is here *and* judged is confirmed: else nobody could say yet who the witnesses are.
-            return None, []
+            return None, _only_genuine(tx, checkpoint, item)
         kept = tx.witnessed(feed)
         if kept and checkpoint.size < kept[-1][0]:
             return False, []
@@ -286,7 +286,7 @@ class Witness:
         if simpul is None or simpul.federation != state.feed.federation or checkpoint.size <= tx.observed(simpul, state.feed):
             return False, []
         if checkpoint.size > state.size:
-            return None, []
+            return None, _only_genuine(tx, checkpoint, item)
         return self._keep_held(tx, simpul, checkpoint, item)
 
     def hold(self, tx: SqliteTransaction, simpul: FeedId, member: FeedId) -> bool:
@@ -368,6 +368,25 @@ class Witness:
         lines = "".join(str(line) for line in cosign(checkpoint, signer, now)).encode()
         tx.put_local(_KIND, feed.origin, json.dumps({"size": checkpoint.size, "root": checkpoint.root.hex()}).encode())
         return tx.put_cosignature(feed, checkpoint.size, self._own.origin, now, lines)
+
+
+def _only_genuine(tx: SqliteTransaction, checkpoint: Checkpoint, item: replication_pb2.Witnessed) -> list[KadError]:
+    """Leave of a checkpoint that has to wait only what members that are known here have signed: the rest would wait without measure."""
+    faults: list[KadError] = []
+    kept: dict[str, replication_pb2.Cosignature] = {}
+    for given in item.cosignatures:
+        try:
+            witness = FeedId.parse(given.witness)
+            if tx.feed(witness) is None:
+                raise VerificationError(Reason.NOT_A_WITNESS, f"{witness} is not a feed that is known here", witness=witness)
+            read_cosignature(checkpoint.text, given.lines, witness_keys_of(tx, witness))
+        except KadError as error:
+            faults.append(error)
+        else:
+            kept[given.witness] = given
+    del item.cosignatures[:]
+    item.cosignatures.extend(kept.values())
+    return faults
 
 
 def _keep_all(

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -42,9 +42,11 @@ from kad_protocol.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 __all__ = ["Client", "connect"]
+
+Response = TypeVar("Response")
 
 
 class Client:
@@ -81,6 +83,24 @@ class Client:
             if not response.next_page_token:
                 return
             request.page_token = response.next_page_token
+
+    @staticmethod
+    async def pages(call: Callable[..., Awaitable[Response]], request: Any, *, timeout: float | None = None) -> AsyncIterator[Response]:  # noqa: ANN401, ASYNC109 - any request that has a page token; gRPC's word
+        """The answers to a request for a list, page by page, to the end.
+
+        Raises:
+            KadError: as the call.
+        """
+        request = type(request).FromString(request.SerializeToString())
+        while True:
+            try:
+                response = await call(request, timeout=timeout)
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc_error(error) from error
+            yield response
+            request.page_token = response.next_page_token  # type: ignore[attr-defined]
+            if not request.page_token:
+                return
 
     async def follow(
         self,

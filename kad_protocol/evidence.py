@@ -56,10 +56,15 @@ class Fork:
     """A fork that was verified: whose, and the two statements."""
 
     feed: FeedId
-    #: Entry 0 of the feed.
-    genesis: bytes
+    #: The keys that signed both: entry 0 of the feed, and its rotations.
+    keys: KeyChain
     sizes: tuple[int, int]
     roots: tuple[bytes, bytes]
+
+    @property
+    def genesis(self) -> bytes:
+        """Entry 0 of the feed."""
+        return self.keys.genesis
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +182,7 @@ def _fork(document: dict[str, Any]) -> Fork:
     _extends(second, first.size, old_root, proof)
     if old_root == first.root:
         raise VerificationError(Reason.PROOF_INVALID, f"the two checkpoints of {feed} agree; there is no fork")
-    return Fork(feed, keys.genesis, (first.size, second.size), (first.root, second.root))
+    return Fork(feed, keys, (first.size, second.size), (first.root, second.root))
 
 
 def _contradiction(document: dict[str, Any]) -> Contradiction:

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kad_protocol.errors import InvalidInputError, KadError, PreconditionError, QuotaError, Reason, UnavailableError
 from kad_protocol.names import FeedId
+from kad_protocol.note import MAX_NOTE_BYTES
 from kad_protocol.store import MAX_ENTRIES
 from kad_protocol.v1 import replication_pb2
 
@@ -55,11 +56,19 @@ MAX_COSIGNATURES = 64
 MAX_EVIDENCE = 1
 #: Checkpoints of which a session remembers whose cosignatures the peer has; older ones are not spoken of any more.
 _REMEMBERED_CHECKPOINTS = 16
+#: Proofs of which a session remembers that the peer has them.
+_REMEMBERED_EVIDENCE = 1024
+#: Feeds that the peer named and nobody here vouches for yet; somebody may before the session ends.
+_REMEMBERED_STRANGERS = 1024
+#: Answers that wait for the peer to read them. An honest one sends no more batches than fit its window.
+_MOST_ANSWERS = 8192
 
 _MIN_WINDOW, _MAX_WINDOW = 64 << 10, 16 << 20
 #: How long the last frame may take when a session ends.
 _LAST_FRAME_SECONDS = 5
 _LONGEST_PAUSE_SECONDS = 86_400.0
+#: A hundred years; a peer may call any time its own.
+_LARGEST_SKEW_MS = 3_155_760_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +101,11 @@ class Replica(Protocol):
     async def heads(self, feeds: Sequence[FeedId]) -> list[replication_pb2.Head]:
         """Heads of these feeds."""
 
-    async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> None:
-        """Look at the heads of a peer: forks, and what it holds of our own feed. ``complete``: these were the last."""
+    async def meet(self, peer: FeedId, heads: Sequence[replication_pb2.Head], *, complete: bool) -> set[FeedId]:
+        """Look at the heads of a peer: forks, and what it holds of our own feed. ``complete``: these were the last.
+
+        Returns the feeds of which its head opens with no keys that are known here.
+        """
 
     async def read(self, peer: FeedId, feed: FeedId, after: int, max_entries: int, max_bytes: int) -> replication_pb2.Batch | None:
         """The next batch for a peer who has ``after`` entries, with the contents that are for it; None if there is none."""
@@ -124,6 +136,9 @@ class Replica(Protocol):
 
     async def divergence(self, feed: FeedId, size: int) -> replication_pb2.Head | None:
         """What our history of a feed has where the peer's copy ends, which ours does not extend."""
+
+    async def rotations(self, feed: FeedId) -> list[replication_pb2.Head]:
+        """The changes of keys of a feed, as heads, for a peer whose head opens with no keys that are known here."""
 
     @property
     def evidence_version(self) -> int:
@@ -181,7 +196,9 @@ class Session:
         self._limits = limits or Limits()
         self.state = SessionState()
         self._wake = asyncio.Event()
+        #: Only of feeds that are held or wanted here.
         self._outgoing: dict[FeedId, _Outgoing] = {}
+        self._strangers: dict[FeedId, int] = {}
         self._announced: set[FeedId] = set()
         self._to_announce: deque[FeedId] = deque()
         self._ready: deque[FeedId] = deque()
@@ -199,10 +216,13 @@ class Session:
         self._finished = False
         self._witness_version = 0
         self._evidence_version = 0
-        self._shown_evidence: set[bytes] = set()
+        self._shown_evidence: dict[bytes, None] = {}
         #: Feeds whose batches the peer refused since its copy is another history, with the size of that copy.
         self._diverging: dict[FeedId, int] = {}
         self._explained: set[FeedId] = set()
+        #: Feeds of which the peer knows other keys than we do, and those whose changes of keys it was shown.
+        self._other_keys: set[FeedId] = set()
+        self._keys_shown: set[FeedId] = set()
         self._pauses: dict[FeedId, asyncio.TimerHandle] = {}
         #: For each checkpoint the witnesses whose cosignatures the peer has.
         self._shown: dict[bytes, set[str]] = {}
@@ -310,19 +330,27 @@ class Session:
             await self._replica.take(peer, frame.content_replies)
             self._asking = False
         if frame.HasField("heartbeat"):
-            self.state.clock_skew_ms = frame.heartbeat.time.ToMilliseconds() - time.time_ns() // 1_000_000
+            said = frame.heartbeat.time.seconds * 1000 + frame.heartbeat.time.nanos // 1_000_000
+            self.state.clock_skew_ms = min(max(said - time.time_ns() // 1_000_000, -_LARGEST_SKEW_MS), _LARGEST_SKEW_MS)
             self._asking = False
         await self._take_witnessed(peer, frame.witnessed)
         for evidence in frame.evidence:
-            self._shown_evidence.add(hashlib.sha256(evidence).digest())
+            self._remember_evidence(hashlib.sha256(evidence).digest())
             await self._replica.take_evidence(peer, evidence)
         self._wake.set()
 
     async def _take_witnessed(self, peer: FeedId, items: Sequence[replication_pb2.Witnessed]) -> None:
+        if not items:
+            return
+        known = {feed.origin for feed in self._replica.signed_sizes()}
         for item in items:
-            self._remember(item.checkpoint).update(cosignature.witness for cosignature in item.cosignatures)
-        if items:
-            await self._replica.take_witnessed(peer, items)
+            self._remember(item.checkpoint).update(known.intersection(cosignature.witness for cosignature in item.cosignatures))
+        await self._replica.take_witnessed(peer, items)
+
+    def _remember_evidence(self, digest: bytes) -> None:
+        self._shown_evidence[digest] = None
+        while len(self._shown_evidence) > _REMEMBERED_EVIDENCE:
+            del self._shown_evidence[next(iter(self._shown_evidence))]
 
     async def _take_heads(self, peer: FeedId, heads: Sequence[replication_pb2.Head]) -> None:
         complete = False
@@ -332,10 +360,13 @@ class Session:
         known = self._replica.signed_sizes()
         for head in heads:
             feed = FeedId.parse(head.feed)
+            if feed not in known:
+                self._strangers[feed] = head.size
+                while len(self._strangers) > _REMEMBERED_STRANGERS:
+                    del self._strangers[next(iter(self._strangers))]
+                continue
             out = self._outgoing.get(feed)
             if out is None:
-                if len(self._outgoing) >= MAX_FEEDS:
-                    raise QuotaError(Reason.QUOTA_EXCEEDED, "the peer names too many feeds", limit=MAX_FEEDS)
                 self._outgoing[feed] = _Outgoing(head.size, head.size)
                 # Perhaps a simpul of which the peer had not heard before, and so has not been told who confirms it.
                 self._witness_version = -1
@@ -343,19 +374,21 @@ class Session:
                 out.acknowledged = max(out.acknowledged, head.size)
                 out.sent = max(out.sent, head.size)
                 out.stopped = False
-            if feed in known:
-                self._schedule(feed)
-        await self._replica.meet(peer, heads, complete=complete)
+            self._schedule(feed)
+        self._other_keys |= await self._replica.meet(peer, heads, complete=complete) - self._keys_shown
         if complete:
             self._heads_due = None
 
     async def _take_batches(self, peer: FeedId, batches: Sequence[replication_pb2.Batch]) -> None:
         complete: list[tuple[replication_pb2.Batch, bytes]] = []
+        known = self._replica.signed_sizes()
         for batch in batches:
             feed = FeedId.parse(batch.feed)
-            if batch.checkpoint:
+            complete.append((batch, batch.checkpoint or self._targets.get(feed, b"")))
+            if feed not in known:
+                continue
+            if 0 < len(batch.checkpoint) <= MAX_NOTE_BYTES:
                 self._targets[feed] = batch.checkpoint
-            complete.append((batch, self._targets.get(feed, b"")))
             # Whoever sends it has it: what we store now is not to be sent back.
             out = self._outgoing.setdefault(feed, _Outgoing(0, 0))
             end = batch.after + len(batch.entries)
@@ -366,14 +399,18 @@ class Session:
                 self.state.received += len(batch.entries)
             else:
                 self.state.refused += 1
+        if len(self._answers) + len(answers) > _MOST_ANSWERS:
+            raise QuotaError(Reason.QUOTA_EXCEEDED, "the peer sends batches and reads no answers", limit=_MOST_ANSWERS)
         self._answers.extend(answers)
 
     def _take_ack(self, feed: FeedId, size: int) -> None:
         out = self._outgoing.get(feed)
-        if out is None or size > out.sent:
+        if out is None:
+            # Of what was never sent to it.
+            return
+        if size > out.sent:
             # An acknowledgement of more than was sent: the peer got it elsewhere, which is fine.
-            if out is not None:
-                out.sent = out.acknowledged = max(out.acknowledged, size)
+            out.sent = out.acknowledged = max(out.acknowledged, size)
         else:
             self.state.sent += max(0, size - out.acknowledged)
             out.acknowledged = max(out.acknowledged, size)
@@ -388,14 +425,15 @@ class Session:
 
     def _take_refusal(self, refusal: replication_pb2.Refusal) -> None:
         feed = FeedId.parse(refusal.feed)
+        self.state.refused += 1
+        out = self._outgoing.get(feed)
+        if out is None:
+            # Of what was never sent to it.
+            return
         log.warning(
             "%s refused a batch of %s after %d: %s %s", self.state.peer, feed, refusal.after, refusal.reason[:40], refusal.message[:200]
         )
-        self.state.refused += 1
         self._landed(feed, 1 << 62)
-        out = self._outgoing.get(feed)
-        if out is None:
-            return
         if refusal.reason == Reason.POSITION_MISMATCH.value and refusal.size < out.sent:
             # The peer is further back than we thought; go on from where it is.
             out.acknowledged = out.sent = refusal.size
@@ -407,7 +445,7 @@ class Session:
             self._explained.add(feed)
             self._diverging[feed] = refusal.size
         elif refusal.reason == Reason.QUOTA_EXCEEDED.value and feed not in self._pauses:
-            seconds = min(max(refusal.retry_after.ToTimedelta().total_seconds(), 1.0), _LONGEST_PAUSE_SECONDS)
+            seconds = min(max(refusal.retry_after.seconds + refusal.retry_after.nanos / 1e9, 1.0), _LONGEST_PAUSE_SECONDS)
             self._pauses[feed] = asyncio.get_running_loop().call_later(seconds, self._go_on, feed, refusal.size)
 
     def _go_on(self, feed: FeedId, size: int) -> None:
@@ -427,11 +465,14 @@ class Session:
             if feed not in self._announced:
                 self._announced.add(feed)
                 self._to_announce.append(feed)
+            if (size := self._strangers.pop(feed, None)) is not None:
+                # The peer named it before anybody here vouched for it.
+                self._outgoing.setdefault(feed, _Outgoing(size, size))
             self._schedule(feed)
         self._wake.set()
 
     def _schedule(self, feed: FeedId) -> None:
-        if feed not in self._in_ready:
+        if feed in self._outgoing and feed not in self._in_ready:
             self._in_ready.add(feed)
             self._ready.append(feed)
 
@@ -508,8 +549,7 @@ class Session:
 
     def _remember(self, checkpoint: bytes) -> set[str]:
         """Whose cosignatures under a checkpoint the peer has, by what the peer or we have said."""
-        text = checkpoint.partition(b"\n\n")[0]
-        shown = self._shown.setdefault(text, set())
+        shown = self._shown.setdefault(_text_digest(checkpoint), set())
         while len(self._shown) > _REMEMBERED_CHECKPOINTS:
             del self._shown[next(iter(self._shown))]
         return shown
@@ -531,7 +571,7 @@ class Session:
             text = item.checkpoint.partition(b"\n\n")[0]
             if not self._is_named(text):
                 continue
-            first, shown = text not in self._shown, self._remember(item.checkpoint)
+            first, shown = _text_digest(item.checkpoint) not in self._shown, self._remember(item.checkpoint)
             news = [cosignature for cosignature in item.cosignatures if cosignature.witness not in shown]
             if news or first:
                 frame.witnessed.add(checkpoint=item.checkpoint, cosignatures=news[:MAX_COSIGNATURES])
@@ -549,6 +589,13 @@ class Session:
             head = await self._replica.divergence(feed, size)
             if head is not None:
                 frame.heads.append(head)
+        if self._other_keys and not self._to_announce and len(frame.heads) <= MAX_HEADS // 2:
+            # Where its keys and ours part it can see from our changes of keys, and we from its.
+            feed = self._other_keys.pop()
+            self._keys_shown.add(feed)
+            frame.heads.extend((await self._replica.rotations(feed))[: MAX_HEADS // 2])
+            if self._other_keys:
+                self._wake.set()
         if self._replica.evidence_version == self._evidence_version or self._heads_due is not None:
             return
         version = self._replica.evidence_version
@@ -556,7 +603,7 @@ class Session:
         news = [(digest, item) for digest, item in known if digest not in self._shown_evidence]
         for digest, item in news[:MAX_EVIDENCE]:
             frame.evidence.append(item)
-            self._shown_evidence.add(digest)
+            self._remember_evidence(digest)
         if len(news) > MAX_EVIDENCE:
             self._wake.set()
         else:
@@ -606,6 +653,11 @@ class Session:
         heartbeat = replication_pb2.Heartbeat(vector_digest=hashlib.sha256(lines.encode()).digest())
         heartbeat.time.GetCurrentTime()
         return heartbeat
+
+
+def _text_digest(checkpoint: bytes) -> bytes:
+    """What a note says, whoever signed it."""
+    return hashlib.sha256(checkpoint.partition(b"\n\n")[0]).digest()
 
 
 def _without_checkpoint(batch: replication_pb2.Batch) -> replication_pb2.Batch:

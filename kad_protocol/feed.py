@@ -64,9 +64,11 @@ __all__ = [
     "check_head",
     "divergence",
     "extend",
+    "is_by_given_up_keys",
     "keys_of",
     "pin",
     "read_batch",
+    "rotations",
     "seal",
     "supply_content",
     "truncate",
@@ -505,14 +507,58 @@ def check_head(tx: LogTransaction, feed: FeedId, note: bytes) -> Checkpoint | No
     state = tx.feed(feed)
     if state is None or not state.log_keys:
         return None
+    size = Checkpoint.parse(Note.parse(note).text).size
+    signed = _opened(note, keychain.keys_at(tx, feed, size))
+    if signed is None:
+        _check_rotation_of(tx, state, note, size)
+        return None
+    _check_consistent(tx, state, signed, note)
+    return signed
+
+
+def _opened(note: bytes, keys: LogKeys) -> Checkpoint | None:
     try:
-        signed = open_checkpoint(note, [keychain.keys_at(tx, feed, Checkpoint.parse(Note.parse(note).text).size)])
+        return open_checkpoint(note, [keys])
     except VerificationError as error:
         if error.reason in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID):
             return None
         raise
-    _check_consistent(tx, state, signed, note)
-    return signed
+
+
+def _check_rotation_of(tx: LogTransaction, state: FeedState, note: bytes, size: int) -> None:
+    """Where our copy has a rotation, the keys before it had the last word: do they say something else there, as of other new keys?
+
+    Raises:
+        ForkedError: they do, so whoever held them has signed two histories.
+    """
+    ours = next((kept for end, kept in keychain.ends_of_keys(tx, state.feed) if end == size), None)
+    if ours is None:
+        return
+    signed = _opened(note, keychain.keys_at(tx, state.feed, size - 1))
+    root = merkle.root_at(tx.tiles(state.feed), size) if size < state.size else state.root
+    if signed is not None and signed.root != root:
+        raise ForkedError(state.feed, evidence.fork(keychain.chain_of(tx, state.feed, size - 1), note, ours, root, []))
+
+
+def is_by_given_up_keys(tx: LogTransaction, feed: FeedId, note: bytes) -> bool:
+    """Is a checkpoint that ``check_head`` could not verify signed by keys that were given up before, by what lies here?
+
+    Then either its author has another history, in which they never were, or whoever stole them speaks. It proves neither.
+    """
+    state = tx.feed(feed)
+    if state is None or not state.log_keys:
+        return False
+    size = Checkpoint.parse(Note.parse(note).text).size
+    given_up = [keychain.keys_at(tx, feed, end - 1) for end, _ in keychain.ends_of_keys(tx, feed) if end < size]
+    return any(_opened(note, keys) is not None for keys in given_up)
+
+
+def rotations(tx: LogTransaction, feed: FeedId, limit: int) -> list[replication_pb2.Head]:
+    """The checkpoints that end with a change of keys, newest first: what somebody can check who does not know the keys of today."""
+    if tx.feed(feed) is None:
+        return []
+    ends = keychain.ends_of_keys(tx, feed)[-limit:]
+    return [replication_pb2.Head(feed=feed.origin, size=end, checkpoint=note) for end, note in reversed(ends)]
 
 
 def _check_consistent(tx: LogTransaction, state: FeedState, signed: Checkpoint, note: bytes) -> None:

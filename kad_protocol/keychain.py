@@ -26,7 +26,18 @@ if TYPE_CHECKING:
     from kad_protocol.store import LogTransaction
     from kad_protocol.v1 import entry_pb2
 
-__all__ = ["MAX_ROTATIONS", "KeyChain", "Rotation", "chain_of", "check_room", "check_rotation", "keys_after", "keys_at"]
+__all__ = [
+    "MAX_ROTATIONS",
+    "KeyChain",
+    "Rotation",
+    "chain_of",
+    "check_room",
+    "check_rotation",
+    "contradicts",
+    "ends_of_keys",
+    "keys_after",
+    "keys_at",
+]
 
 #: A feed has no more in one epoch: once a year, and many emergencies. So a chain that anybody must follow has an end.
 MAX_ROTATIONS = 200
@@ -103,6 +114,27 @@ def keys_at(tx: LogTransaction, feed: FeedId, size: int) -> LogKeys:
     if not newest:
         return log_keys_of(feed.origin, parse_genesis(genesis)[1].log_keys.SerializeToString())
     return check_rotation(feed, _rotation_in(tx.entries(feed, newest - 1, 1, MAX_ENTRY_BYTES)[0].body))
+
+
+def ends_of_keys(tx: LogTransaction, feed: FeedId) -> list[tuple[int, bytes]]:
+    """The checkpoints that end with a rotation, of a feed that lies here: their sizes and notes, oldest first."""
+    return list(_pinned(tx, feed, None))
+
+
+def contradicts(tx: LogTransaction, chain: KeyChain, size: int) -> bool:
+    """Does a chain name other keys for a checkpoint of so many entries than those that may sign it by what lies here?
+
+    Of a checkpoint that ends with a rotation the keys before and after it may each speak: both must sign it. Of a later one only those
+    after it may, whoever holds the earlier ones by then.
+    """
+    feed, _ = parse_genesis(chain.genesis)
+    state = tx.feed(feed)
+    if state is None or not state.size:
+        return False
+    if size > state.size:
+        # Beyond what is here the chain may go on, but from where we are.
+        return keys_after(chain, state.size) != keys_at(tx, feed, state.size)
+    return keys_after(chain, size) not in (keys_at(tx, feed, size), keys_at(tx, feed, max(size - 1, 1)))
 
 
 def keys_after(chain: KeyChain, size: int) -> LogKeys:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from kad_node.tokens import Role, Tokens
 from kad_protocol.channel import caller
 from kad_protocol.content import check_rules
-from kad_protocol.errors import InvalidInputError, PermissionDeniedError, Reason, UnauthenticatedError
+from kad_protocol.errors import InvalidInputError, PermissionDeniedError, QuotaError, Reason, UnauthenticatedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,10 @@ _ROLES = {
 _AFFAIRS = frozenset({"MembershipService", "MandatesService", "DecisionsService"})
 #: What a member may call on another member's port, besides `Exchange`: reading.
 _MEMBER_SERVICES = frozenset({"RecordsService", "DirectoryService", "TransparencyService", "ReplicationService"} | _AFFAIRS)
+
+
+#: Calls of one member that are served at the same time, streams among them: an honest one has a stream, and another that ends.
+_MOST_CALLS = 32
 
 
 def _split(method: str) -> tuple[str, str]:
@@ -88,22 +93,37 @@ def member_guard(
 ) -> Callable[[str, Any, grpc.aio.ServicerContext[Any, Any]], None]:
     """For the port that other members call: a member's certificate, a member in good standing, and nothing but reading and exchange.
 
-    Members of another federation than ``federation`` only exchange, since what they may have is decided there, entry by entry.
+    Members of another federation than ``federation`` only exchange: what they may have is decided there, entry by entry. No member has more
+    than its share of the port at a time, however many calls and streams it opens.
     """
+    calls: Counter[tuple[str, str]] = Counter()
+
+    def take_turn(who: FeedId, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        key = (who.federation, who.forum)
+        if calls[key] >= _MOST_CALLS:
+            raise QuotaError(Reason.QUOTA_EXCEEDED, f"{who.forum} has {_MOST_CALLS} calls open already", limit=_MOST_CALLS)
+        calls[key] += 1
+        context.add_done_callback(lambda _: give_back(key))  # type: ignore[arg-type]
+
+    def give_back(key: tuple[str, str]) -> None:
+        calls[key] -= 1
+        if not calls[key]:
+            del calls[key]
 
     def guard(method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: ANN401
         if method.startswith("/grpc.health.v1."):
             return
-        member = caller(context, trust())
-        admit(member)
+        who = caller(context, trust())
+        admit(who)
         service, name = _split(method)
-        if member.federation != federation and (service, name) != ("ReplicationService", "Exchange"):
+        if who.federation != federation and (service, name) != ("ReplicationService", "Exchange"):
             raise PermissionDeniedError(
-                Reason.FOREIGN_MEMBER, f"{member.forum} is of another federation: it may exchange, and nothing else", forum=member.forum
+                Reason.FOREIGN_MEMBER, f"{who.forum} is of another federation: it may exchange, and nothing else", forum=who.forum
             )
         if service not in _MEMBER_SERVICES or not (_reads(name) or name == "Exchange"):
             raise PermissionDeniedError(Reason.ROLE_INSUFFICIENT, f"{name} can be called on a node's own local API only")
         if request is not None:
             check_request(request)
+        take_turn(who, context)
 
     return guard

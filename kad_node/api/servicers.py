@@ -145,7 +145,7 @@ class TransparencyServicer(transparency_pb2_grpc.TransparencyServiceServicer):
         return await self._transparency.consistency(request.feed, request.old_size, request.new_size)
 
     async def ListEvidence(self, request: transparency_pb2.ListEvidenceRequest, context: Context) -> transparency_pb2.ListEvidenceResponse:
-        return await self._transparency.evidence()
+        return await self._transparency.evidence(request.page_size, request.page_token)
 
     async def GetEvidence(
         self, request: transparency_pb2.GetEvidenceRequest, context: Context
@@ -164,7 +164,7 @@ class MembershipServicer(governance_pb2_grpc.MembershipServiceServicer):
         return governance_pb2.GetFederationResponse(federation=await self._affairs.federation())
 
     async def ListMembers(self, request: governance_pb2.ListMembersRequest, context: Context) -> governance_pb2.ListMembersResponse:
-        return governance_pb2.ListMembersResponse(members=await self._affairs.members())
+        return await self._affairs.members(request.page_size, request.page_token)
 
     async def EndorseCandidate(
         self, request: governance_pb2.EndorseCandidateRequest, context: Context
@@ -191,7 +191,9 @@ class MandatesServicer(governance_pb2_grpc.MandatesServiceServicer):
         return governance_pb2.RevokeMandateResponse(index=max(0, await self._affairs.revoke(request.name)))
 
     async def ListMandates(self, request: governance_pb2.ListMandatesRequest, context: Context) -> governance_pb2.ListMandatesResponse:
-        return governance_pb2.ListMandatesResponse(mandates=await self._affairs.mandates(request.parent, live_only=request.live_only))
+        return await self._affairs.mandate_page(
+            request.parent, live_only=request.live_only, page_size=request.page_size, page_token=request.page_token
+        )
 
     async def ListActs(self, request: governance_pb2.ListActsRequest, context: Context) -> governance_pb2.ListActsResponse:
         return await self._affairs.acts(request.page_size, request.page_token)

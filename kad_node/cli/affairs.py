@@ -284,7 +284,8 @@ def add_reading(app: click.Group, mandates: click.Group, program: str = "kad-nod
     @run
     async def members(context: Context, as_json: bool) -> None:
         async with context.client() as kad:
-            found = (await kad.membership.ListMembers(governance_pb2.ListMembersRequest(), timeout=_TIMEOUT)).members
+            pages = kad.pages(kad.membership.ListMembers, governance_pb2.ListMembersRequest(), timeout=_TIMEOUT)
+            found = [item async for page in pages for item in page.members]
         if as_json:
             print_json([as_json_of(item) for item in found])
             return
@@ -312,7 +313,7 @@ def add_reading(app: click.Group, mandates: click.Group, program: str = "kad-nod
     async def mandate_list(context: Context, forum: str, live: bool, as_json: bool) -> None:
         request = governance_pb2.ListMandatesRequest(parent=f"forums/{forum}" if forum else "", live_only=live)
         async with context.client() as kad:
-            found = (await kad.mandates.ListMandates(request, timeout=_TIMEOUT)).mandates
+            found = [item async for page in kad.pages(kad.mandates.ListMandates, request, timeout=_TIMEOUT) for item in page.mandates]
         if as_json:
             print_json([as_json_of(item) for item in found])
             return
@@ -339,7 +340,12 @@ def add_reading(app: click.Group, mandates: click.Group, program: str = "kad-nod
     @run
     async def acts(context: Context, limit: int, as_json: bool) -> None:
         async with context.client() as kad:
-            found = (await kad.mandates.ListActs(governance_pb2.ListActsRequest(page_size=limit), timeout=_TIMEOUT)).acts
+            found: list[governance_pb2.PerformedAct] = []
+            async for page in kad.pages(kad.mandates.ListActs, governance_pb2.ListActsRequest(page_size=limit), timeout=_TIMEOUT):
+                found.extend(page.acts)
+                if len(found) >= limit:
+                    del found[limit:]
+                    break
         if as_json:
             print_json([as_json_of(item) for item in found])
             return
@@ -367,7 +373,8 @@ def add_reading(app: click.Group, mandates: click.Group, program: str = "kad-nod
                 request = governance_pb2.GetDecisionRequest(name=_decision_name(number))
                 found = [(await kad.decisions.GetDecision(request, timeout=_TIMEOUT)).decision]
             else:
-                found = list((await kad.decisions.ListDecisions(governance_pb2.ListDecisionsRequest(), timeout=_TIMEOUT)).decisions)
+                pages = kad.pages(kad.decisions.ListDecisions, governance_pb2.ListDecisionsRequest(), timeout=_TIMEOUT)
+                found = [item async for page in pages for item in page.decisions]
         if as_json:
             print_json([as_json_of(item) for item in found])
             return

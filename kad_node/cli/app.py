@@ -430,13 +430,9 @@ def show_status(context: Context, state: node_pb2.GetStatusResponse) -> None:
         out.print(f"[yellow]●[/] {_('not running; start it with')} `kad-{context.home.role} run`")
     if state.mode:
         out.print(f"{_('mode')} {state.mode}")
-    words = {
-        1: _("may sign"),
-        2: _("may not sign yet: waiting to hear its own head from the simpul or peers"),
-        3: _("[red]its feed has two histories; the operator must decide[/]"),
-    }
+    paint = "[red]" if state.append_state == node_pb2.APPEND_STATE_FORKED else "[default]"
     observed = _(", {n} received by the simpul").format(n=me.observed_size) if me.observed_size else ""
-    out.print(f"{me.size} {ngettext('entry', 'entries', me.size)}{observed}; {words.get(state.append_state, '')}")
+    out.print(f"{me.size} {ngettext('entry', 'entries', me.size)}{observed}; {paint}{escape(show.append_line(state))}[/]")
     if state.HasField("witnessing"):
         out.print(show.witnessing_line(state.witnessing))
     for alarm in state.alarms:
@@ -491,7 +487,8 @@ async def policy(context: Context) -> None:
 async def evidence(context: Context, folder: Path, as_json: bool) -> None:
     """``kad-node evidence``."""
     async with context.client() as kad:
-        found = (await kad.transparency.ListEvidence(transparency_pb2.ListEvidenceRequest(), timeout=_TIMEOUT)).evidence
+        pages = kad.pages(kad.transparency.ListEvidence, transparency_pb2.ListEvidenceRequest(), timeout=_TIMEOUT)
+        found = [item async for page in pages for item in page.evidence]
         if as_json:
             print_json([_json(item) for item in found])
             return

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import Error as JsonError
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
 from kad_node import config as configuration
@@ -275,8 +278,38 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def as_json(message: Message) -> dict[str, Any]:
-    """A message in its JSON form, with the names of the contract and without empty fields."""
-    return MessageToDict(message, preserving_proto_field_name=True)
+    """A message in its JSON form, with the names of the contract and without empty fields.
+
+    Whatever a member may have written is shown: a time that no calendar knows as its bare seconds and nanoseconds.
+    """
+    try:
+        return MessageToDict(message, preserving_proto_field_name=True)
+    except (JsonError, ValueError, OverflowError):
+        return _as_json_by_parts(message)
+
+
+def _as_json_by_parts(message: Message) -> dict[str, Any]:
+    """The parts of a message that cannot be shown whole, each by itself."""
+    plain = type(message)()
+    plain.CopyFrom(message)
+    parts: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            plain.ClearField(field.name)
+            parts[field.name] = _part(value) if hasattr(value, "DESCRIPTOR") else [_part(item) for item in value]
+    return MessageToDict(plain, preserving_proto_field_name=True) | parts
+
+
+def _part(value: Any) -> Any:  # noqa: ANN401 - a message, and what JSON has for it
+    return time_as_json(value) if isinstance(value, (Timestamp, Duration)) else as_json(value)
+
+
+def time_as_json(time: Timestamp | Duration) -> str | dict[str, Any]:
+    """A time in its JSON form; one that no calendar knows in its parts."""
+    try:
+        return time.ToJsonString()
+    except (ValueError, OverflowError):
+        return {"seconds": str(time.seconds), "nanos": time.nanos}
 
 
 def print_json(data: Any) -> None:  # noqa: ANN401 - JSON

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from kad_node.cli import show
 from kad_node.cli.common import out, print_json
 from kad_node.home import passphrase
 from kad_node.messages import _
 from kad_node.store.sqlite import SqliteStore
+from kad_node.vigil import alarms
 from kad_protocol import merkle
 from kad_protocol.certificates import expiry
-from kad_protocol.errors import KadError
+from kad_protocol.errors import KadError, Reason
 from kad_protocol.keys import unseal
+from kad_protocol.names import FeedId
 from kad_protocol.v1 import node_pb2
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ __all__ = ["Finding", "examine", "report"]
 _SKEW_WARN_MS = 60_000
 _MIN_FREE_BYTES = 200 << 20
 _SLOW_SYNC_SECONDS = 0.25
+#: Alarms that being offline for long, or a mended machine, explains as well.
+_MAY_PASS = frozenset({Reason.LOG_STALE, Reason.CONFIRMATION_OVERDUE, Reason.OBSERVATION_LAGGING, Reason.EPOCH_SUPERSEDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,14 @@ async def _daemon(context: Context) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - whatever it is, the daemon did not answer
         return [Finding(_("daemon"), "fail", str(error)[:200], _("it holds the home but does not answer; stop and start it"))]
     findings = [Finding(_("daemon"), "ok", _("answers at {address}").format(address=context.home.running().get("api", "")))]
+    if state.append_state != node_pb2.APPEND_STATE_OPEN:
+        forked = state.append_state == node_pb2.APPEND_STATE_FORKED
+        mend = (
+            _("do not write; ask the others which history they hold: kad-node evidence")
+            if forked
+            else _("let it reach the simpul or peers")
+        )
+        findings.append(Finding(_("signing"), "fail" if forked else "warn", show.append_line(state), mend))
     for peer in state.peers:
         if peer.state == node_pb2.PEER_STATE_CONNECTED:
             skewed = abs(peer.clock_skew_ms) > _SKEW_WARN_MS
@@ -179,12 +192,14 @@ async def _store(context: Context, *, deep: bool, running: bool) -> list[Finding
         ]
     try:
         wrong = await store.read(lambda tx: tx.check())
+        alarmed = await _alarms(context, store)
         findings = [
             Finding(
                 _("database"), "fail", "; ".join(wrong)[:300], _("restore from a backup; the feeds come back from the simpul and peers")
             )
             if wrong
-            else Finding(_("database"), "ok", _("whole"))
+            else Finding(_("database"), "ok", _("whole")),
+            *alarmed,
         ]
         if deep:
             findings.extend(await store.read(_rehash))
@@ -192,6 +207,24 @@ async def _store(context: Context, *, deep: bool, running: bool) -> list[Finding
         await store.close()
     del running
     return findings
+
+
+async def _alarms(context: Context, store: SqliteStore) -> list[Finding]:
+    """What somebody does that they must not do, whether the daemon runs or not."""
+    try:
+        config = context.config()
+    except KadError:
+        # Said already.
+        return []
+    own = FeedId(config.federation, config.forum)
+    mend = _("ask the other members, by another way than the simpul; the proofs: kad-node evidence")
+    found = await store.read(lambda tx: alarms(tx, own))
+    return [
+        Finding(
+            alarm.feed, "warn" if alarm.reason in _MAY_PASS else "fail", f"{alarm.reason}: {show.alarm_sentence(alarm, own.origin)}", mend
+        )
+        for alarm in found
+    ]
 
 
 def _rehash(tx: SqliteTransaction) -> list[Finding]:

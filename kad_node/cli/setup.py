@@ -118,7 +118,7 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
         }
         if listen:
             values["listen"] = listen
-        config = NodeConfig.model_validate(values)
+        config = configuration.checked(NodeConfig, values)
         node = await Node.open(home, config, enrolled.simpul_feed)
         try:
             await node.store.write(lambda tx: feeds.pin(tx, enrolled.simpul_feed, enrolled.simpul_genesis, entry_pb2.MEMBER_ROLE_SIMPUL))
@@ -175,7 +175,7 @@ async def begin_alone(home: Home, forum: str, name: str, federation: str, listen
         values: dict[str, Any] = {"forum": feed.forum, "federation": feed.federation, "api_listen": f"127.0.0.1:{free_port(7450)}"}
         if listen:
             values["listen"] = listen
-        await publish_first_profile(home, NodeConfig.model_validate(values), profile, None)
+        await publish_first_profile(home, configuration.checked(NodeConfig, values), profile, None)
         configuration.write_initial(NodeConfig, home.config, values, header())
     return Begun(home, feed, "")
 

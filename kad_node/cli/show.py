@@ -13,6 +13,7 @@ from kad_node.cli.common import out
 from kad_node.messages import _, language, ngettext
 from kad_protocol import document, vocabulary
 from kad_protocol.errors import Reason
+from kad_protocol.names import FeedId
 from kad_protocol.v1 import content_pb2, directory_pb2, node_pb2, records_pb2, transparency_pb2
 
 if TYPE_CHECKING:
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 
     from google.protobuf.timestamp_pb2 import Timestamp
 
-__all__ = ["agenda_table", "alarm_sentence", "evidence_line", "moment", "peer_line", "record_table", "show_record", "state_of"]
+__all__ = [
+    "agenda_table",
+    "alarm_sentence",
+    "append_line",
+    "evidence_line",
+    "moment",
+    "peer_line",
+    "record_table",
+    "show_record",
+    "state_of",
+]
 
 _ZONE_NAMES = {"Asia/Jakarta": "WIB", "Asia/Pontianak": "WIB", "Asia/Makassar": "WITA", "Asia/Jayapura": "WIT"}
 #: From here on a title, a state and a name fit in one line.
@@ -30,9 +41,12 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "Mei", "Jun", "Jul", "Agu", "Sep", "Okt",
 
 
 def moment(time: Timestamp, zone: str = "") -> str:
-    """A time in its zone (this machine's, if none is given)."""
-    utc = time.ToDatetime(datetime.UTC)
-    local = utc.astimezone(ZoneInfo(zone)) if zone else utc.astimezone()
+    """A time in its zone (this machine's, if none is given); of one that no calendar knows its bare seconds since 1970."""
+    try:
+        utc = time.ToDatetime(datetime.UTC)
+        local = utc.astimezone(ZoneInfo(zone)) if zone else utc.astimezone()
+    except (ValueError, OverflowError, KeyError, OSError):
+        return _("{n} s after 1970").format(n=time.seconds)
     name = _ZONE_NAMES.get(zone, local.tzname() or "")
     if language() == "id":
         return f"{_DAYS[local.weekday()]}, {local.day} {_MONTHS[local.month - 1]} {local.year} {local:%H.%M} {name}".strip()
@@ -43,7 +57,10 @@ def state_of(record: records_pb2.Record) -> str:
     """Where a record stands, with its receipt."""
     if record.state == records_pb2.RECORD_STATE_PUBLISHED:
         if record.published_by:
-            return _("published by {simpul} in the forum's name").format(simpul=record.published_by.split("/")[-2])
+            simpul = FeedId.parse(record.published_by).forum
+            if record.act_final:
+                return _("published by {simpul} in the forum's name").format(simpul=simpul)
+            return _("published by {simpul} in the forum's name, not witnessed yet").format(simpul=simpul)
         if record.HasField("observation"):
             return _("published, received by the simpul")
         return _("published")
@@ -150,7 +167,7 @@ def alarm_sentence(alarm: node_pb2.Alarm, own: str) -> str:
     sentences = {
         Reason.FORKED: _("two histories were signed; nothing more is taken of it. The proof is kept: kad-node evidence"),
         Reason.ROOT_MISMATCH: _(
-            "what it sends now does not go on from what it sent before. Nothing of it is taken; ask the others what they hold."
+            "another history of it was shown than is here, by itself or under keys that it gave up. Nothing of that is taken; ask the others what they hold."
         ),
         Reason.OBSERVATION_CONTRADICTED: _(
             "the simpul says something else of it than what its author signed; the simpul's acts are not believed from there on. The proof: kad-node evidence"
@@ -183,6 +200,23 @@ def alarm_sentence(alarm: node_pb2.Alarm, own: str) -> str:
             ),
         }
     return sentences.get(alarm.reason, "")  # type: ignore[call-overload, no-any-return]
+
+
+def append_line(state: node_pb2.GetStatusResponse) -> str:
+    """May this node sign, and if not, what it waits for."""
+    if state.append_state == node_pb2.APPEND_STATE_OPEN:
+        return _("may sign")
+    if state.append_state == node_pb2.APPEND_STATE_FORKED:
+        return _("its feed has two histories; the operator must decide")
+    claims = [
+        (
+            _("{forum} has shown {n} signed entries of this feed; they must come back first")
+            if claim.proved
+            else _("{forum} claims {n} entries of this feed without proof; waiting some minutes for them")
+        ).format(forum=claim.forum, n=claim.size)
+        for claim in state.head_claims
+    ]
+    return "; ".join([_("may not sign yet: waiting to hear its own head from the simpul or peers"), *claims])
 
 
 def evidence_line(item: transparency_pb2.Evidence) -> str:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from kad_node import dossier
 from kad_node.bundle import MAGIC, read_frames
 from kad_node.cli import show
-from kad_node.cli.common import out, print_json
+from kad_node.cli.common import out, print_json, time_as_json
 from kad_node.messages import _
 from kad_node.store.memory import MemoryLog
 from kad_protocol import evidence, feed, merkle, note
@@ -166,7 +166,7 @@ def _omission(found: dossier.Omission) -> _Found:
         "about": found.member.origin,
         "signed": found.signed,
         "observed": found.observed,
-        "until": until.ToJsonString(),
+        "until": time_as_json(until),
         "lag_seconds": found.lag_seconds,
         "holders": dict(sorted(found.holders.items())),
     }
@@ -186,8 +186,7 @@ def _omission(found: dossier.Omission) -> _Found:
 
 def _record(data: bytes, policy: str | None) -> _Found:
     proved = verify_record(data, Policy.parse(policy) if policy is not None else None)
-    observed = Timestamp()
-    observed.FromMicroseconds(proved.observed)
+    observed = Timestamp(seconds=proved.observed // 1_000_000, nanos=proved.observed % 1_000_000 * 1000)
     facts = {
         "name": str(proved.name),
         "title": proved.content.title if proved.content is not None else None,
@@ -196,7 +195,7 @@ def _record(data: bytes, policy: str | None) -> _Found:
         "version": proved.version,
         "newest_version": proved.newest,
         "retracted": proved.retracted,
-        "first_observed": observed.ToJsonString(),
+        "first_observed": time_as_json(observed),
         "simpul": proved.simpul.origin,
         "size": proved.checkpoint.size,
         "root": proved.checkpoint.root.hex(),

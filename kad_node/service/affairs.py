@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from kad_node import outbox
 from kad_node.fence import FenceState
-from kad_node.query import decode_page, encode_page
+from kad_node.query import decode_page, encode_page, fitting
 from kad_node.store.transaction import micros_now
 from kad_node.witness import simpul_of
 from kad_protocol import content as contents
@@ -109,9 +109,30 @@ class Affairs:
 
         return await self._node.store.read(read)
 
-    async def members(self) -> list[governance_pb2.FederationMember]:
+    async def members(self, page_size: int = 0, page_token: str = "") -> governance_pb2.ListMembersResponse:
         """See ``MembershipService.ListMembers``."""
-        return await self._node.store.read(lambda tx: governance_of(tx, self._node).members())
+        key = decode_page(page_token, 1, "members")
+        found = await self._node.store.read(lambda tx: governance_of(tx, self._node).members())
+        found = [member for member in found if not key or member.name > str(key[0])]
+        size = fitting(found, min(page_size or 1000, 1000))
+        response = governance_pb2.ListMembersResponse(members=found[:size])
+        if len(found) > size:
+            response.next_page_token = encode_page([found[size - 1].name], "members")
+        return response
+
+    async def mandate_page(self, parent: str, *, live_only: bool, page_size: int, page_token: str) -> governance_pb2.ListMandatesResponse:
+        """See ``MandatesService.ListMandates``."""
+        key = decode_page(page_token, 1, "mandates", parent, live_only)
+        found = await self.mandates(parent, live_only=live_only)
+        if key:
+            # By forum, and of each the newest first: go on behind the one that came last.
+            forum = str(key[0]).rpartition("/mandates/")[0]
+            found = [m for m in found if giver_of(m) > forum or (giver_of(m) == forum and m.name < str(key[0]))]
+        size = fitting(found, min(page_size or 1000, 1000))
+        response = governance_pb2.ListMandatesResponse(mandates=found[:size])
+        if len(found) > size:
+            response.next_page_token = encode_page([found[size - 1].name], "mandates", parent, live_only)
+        return response
 
     async def mandates(self, parent: str, *, live_only: bool) -> list[governance_pb2.GrantedMandate]:
         """See ``MandatesService.ListMandates``."""
@@ -168,6 +189,7 @@ class Affairs:
             return found
 
         acts = await self._node.store.read(read)
+        size = fitting(acts, size)
         response = governance_pb2.ListActsResponse(acts=acts[:size])
         if len(acts) > size:
             response.next_page_token = encode_page([acts[size - 1].index], "acts")
@@ -206,6 +228,7 @@ class Affairs:
             return [self._shown(tx, found, decision) for decision in page]
 
         decisions = await self._node.store.read(read)
+        size = fitting(decisions, size)
         response = governance_pb2.ListDecisionsResponse(decisions=decisions[:size])
         if len(decisions) > size:
             response.next_page_token = encode_page([decisions[size - 1].name], "decisions")

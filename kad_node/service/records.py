@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from kad_node import outbox, stems
 from kad_node.fence import FenceState
-from kad_node.query import Filter, ResumeToken, decode_page, encode_page, parse_filter, parse_order
+from kad_node.query import Filter, ResumeToken, decode_page, encode_page, fitting, parse_filter, parse_order
 from kad_node.store.transaction import micros_now, text_of
+from kad_node.witness import simpul_of
 from kad_protocol import content as contents
 from kad_protocol.entry import new_entry
 from kad_protocol.errors import (
@@ -25,10 +26,12 @@ from kad_protocol.errors import (
     UnavailableError,
 )
 from kad_protocol.feed import Draft
+from kad_protocol.governance import Governance
 from kad_protocol.names import RecordName, new_record_id, parse_forum_name, parse_member_name
-from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
+from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2, records_pb2
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from kad_node.node import Acting, Node
@@ -244,7 +247,7 @@ class Records:
             changed = self._node.next_change()
             found, behind = await self._node.store.read(rows)
             if not behind:
-                return [to_record(row, self._node.own) for row in found if row is not None]
+                return await self._shown([row for row in found if row is not None])
             await changed.wait()
 
     # Reading.
@@ -257,7 +260,26 @@ class Records:
             raise NotFoundError(
                 Reason.RECORD_NOT_FOUND, f"there is no record {parsed}" + (f" version {version}" if version else ""), name=parsed
             )
-        return to_record(row, self._node.own, may_review=self._may_review(row))
+        (record,) = await self._shown([row])
+        return record
+
+    async def _shown(self, rows: Sequence[RecordRow]) -> builtins.list[records_pb2.Record]:
+        """The records of rows, with what is known of the acts that published some of them in a forum's name."""
+        records = [to_record(row, self._node.own, may_review=self._may_review(row)) for row in rows]
+        acts = [(record, record.index) for record in records if record.published_by and record.HasField("index")]
+        if acts:
+
+            def look(tx: SqliteTransaction) -> builtins.list[bool]:
+                simpul = simpul_of(tx, self._node.own)
+                if simpul is None:
+                    return [False] * len(acts)
+                governance = Governance(tx.affairs(simpul), simpul)
+                found = [governance.act(index) if record.published_by == simpul.origin else None for record, index in acts]
+                return [act is not None and act.state == governance_pb2.PerformedAct.STATE_FINAL for act in found]
+
+            for (record, _), final in zip(acts, await self._node.store.read(look), strict=True):
+                record.act_final = final
+        return records
 
     def _may_review(self, row: RecordRow) -> bool:
         """What waits for a review is read by its forum and by the simpul of its federation."""
@@ -288,7 +310,9 @@ class Records:
                 own=self._node.own,
             )
         )
-        response = records_pb2.ListRecordsResponse(records=[to_record(row, own, may_review=self._may_review(row)) for row in rows[:size]])
+        records = await self._shown(rows)
+        size = fitting(records, size)
+        response = records_pb2.ListRecordsResponse(records=records[:size])
         if len(rows) > size:
             last = rows[size - 1]
             response.next_page_token = encode_page([last.order, last.rid], *question)
@@ -307,7 +331,9 @@ class Records:
             return tx.versions(row.rid, int(key[0]) if key else 0, size + 1)
 
         rows = await self._node.store.read(read)
-        response = records_pb2.ListRecordVersionsResponse(records=[to_record(row, self._node.own) for row in rows[:size]])
+        records = await self._shown(rows)
+        size = fitting(records, size)
+        response = records_pb2.ListRecordVersionsResponse(records=records[:size])
         if len(rows) > size:
             response.next_page_token = encode_page([rows[size - 1].version], request.name)
         return response
@@ -323,8 +349,9 @@ class Records:
             raise InvalidInputError(Reason.INVALID_FIELD, "the query has no word in it", field="query")
         rows = await self._node.store.read(lambda tx: tx.search(match, where, offset, size + 1))
         response = records_pb2.SearchRecordsResponse()
-        for row in rows[:size]:
-            record = to_record(row, self._node.own)
+        records = await self._shown(rows)
+        size = fitting(records, size)
+        for record in records[:size]:
             response.hits.append(records_pb2.SearchHit(record=record, snippet=_snippet(record.content, request.query)))
         if len(rows) > size:
             response.next_page_token = encode_page([offset + size], *question)
@@ -347,11 +374,17 @@ class Records:
             found, position_now = await self._node.store.read(lambda tx, p=position: tx.arrivals(p, where, _WATCH_CHUNK))  # type: ignore[misc]
             moved, position = position_now > position, position_now
             response = records_pb2.WatchRecordsResponse(resume_token=ResumeToken(instance, position).encode())
-            for arrival in found:
-                event = response.events.add(type=arrival.type, record=to_record(arrival.record, self._node.own))
-                event.arrive_time.FromMicroseconds(arrival.time)
-            if found:
-                yield response
+            records = await self._shown([arrival.record for arrival in found])
+            while records:
+                size = fitting(records, _WATCH_CHUNK)
+                page = records_pb2.WatchRecordsResponse(resume_token=ResumeToken(instance, found[size - 1].sequence).encode())
+                for arrival, record in zip(found[:size], records[:size], strict=True):
+                    event = page.events.add(type=arrival.type, record=record)
+                    event.arrive_time.FromMicroseconds(arrival.time)
+                found, records = found[size:], records[size:]
+                if not records:
+                    page.resume_token = response.resume_token
+                yield page
             if not moved:
                 try:
                     await asyncio.wait_for(changed.wait(), quiet_seconds)

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from kad_node.fence import FenceState
+from kad_node.query import fitting
 from kad_node.service.directory import describe
 from kad_node.service.keys import own_alarms
 from kad_node.vigil import alarms
@@ -70,6 +71,8 @@ class Status:
             )
 
         response = await node.store.read(read)
+        for claim in node.fence.claims():
+            response.head_claims.add(forum=claim.peer.forum, size=claim.size, proved=claim.until is None)
         response.store_bytes = sum(path.stat().st_size for path in node.home.path.glob("store.sqlite3*"))
         if self._started:
             response.start_time.FromMicroseconds(int(self._started * 1e6))
@@ -92,6 +95,7 @@ class Status:
                 waiting=row.problem.waiting,
             )
             problem.time.FromMicroseconds(row.time)
+        del response.problems[fitting(response.problems, len(response.problems)) :]
         return response
 
     async def card(self, address: str) -> node_pb2.PeerCard:

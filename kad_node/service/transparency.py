@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kad_node.query import decode_page, encode_page
+from kad_node.query import decode_page, encode_page, fitting
 from kad_node.service.directory import resolve_feed
 from kad_node.service.proofs import record_proof
 from kad_node.vigil import evidence_file, evidence_list
@@ -95,10 +95,18 @@ class Transparency:
 
         return await self._node.store.read(read)
 
-    async def evidence(self) -> transparency_pb2.ListEvidenceResponse:
+    async def evidence(self, page_size: int = 0, page_token: str = "") -> transparency_pb2.ListEvidenceResponse:
         """See ``TransparencyService.ListEvidence``."""
+        key = decode_page(page_token, 1, "evidence")
         found = await self._node.store.read(lambda tx: evidence_list(tx, self._node.own))
-        return transparency_pb2.ListEvidenceResponse(evidence=found[:_MOST_EVIDENCE])
+        names = [item.name for item in found]
+        if key and key[0] in names:
+            found = found[names.index(key[0]) + 1 :]
+        size = fitting(found, min(page_size or _MOST_EVIDENCE, _MOST_EVIDENCE))
+        response = transparency_pb2.ListEvidenceResponse(evidence=found[:size])
+        if len(found) > size:
+            response.next_page_token = encode_page([found[size - 1].name], "evidence")
+        return response
 
     async def evidence_file(self, name: str) -> AsyncIterator[transparency_pb2.GetEvidenceResponse]:
         """See ``TransparencyService.GetEvidence``."""

@@ -738,10 +738,11 @@ class SqliteTransaction(Queries):
         """Forget what is older than ``before`` (microseconds since 1970)."""
         self._connection.execute("DELETE FROM local WHERE kind = ? AND time < ?", (kind, before))
 
-    def count_refusal(self, reason: str) -> None:
+    def count_refusal(self, reason: str, times: int = 1) -> None:
         """Something was refused."""
         self._connection.execute(
-            "INSERT INTO refusal (reason, count) VALUES (?, 1) ON CONFLICT (reason) DO UPDATE SET count = count + 1", (reason,)
+            "INSERT INTO refusal (reason, count) VALUES (?, ?) ON CONFLICT (reason) DO UPDATE SET count = count + excluded.count",
+            (reason, times),
         )
 
     def forget_meta(self, key: str) -> None:

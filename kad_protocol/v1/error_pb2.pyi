@@ -296,6 +296,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """This simpul is not joined with that federation."""
     ERROR_REASON_KEY_USED_ELSEWHERE: _ErrorReason.ValueType  # 140
     """This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
+    ERROR_REASON_HEAD_UNPROVEN: _ErrorReason.ValueType  # 150
+    """Somebody claims a longer feed of this node than is here, and brought nothing that bears it out."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Stable reasons of errors."""
@@ -570,4 +572,6 @@ ERROR_REASON_BRIDGE_UNKNOWN: ErrorReason.ValueType  # 132
 """This simpul is not joined with that federation."""
 ERROR_REASON_KEY_USED_ELSEWHERE: ErrorReason.ValueType  # 140
 """This forum's own feed holds entries that this home did not write: a backup was restored, or somebody else has its key."""
+ERROR_REASON_HEAD_UNPROVEN: ErrorReason.ValueType  # 150
+"""Somebody claims a longer feed of this node than is here, and brought nothing that bears it out."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

@@ -625,19 +625,32 @@ class ListMembersRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """At most this many; 0 means 1,000, at most 1,000. A page may be shorter."""
+    page_token: builtins.str
+    """From an earlier response."""
     def __init__(
         self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
 
 Global___ListMembersRequest: typing_extensions.TypeAlias = ListMembersRequest
 
 @typing.final
 class ListMembersResponse(google.protobuf.message.Message):
-    """Response of ListMembers. Not paged: a federation has hundreds of members, not more."""
+    """Response of ListMembers."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MEMBERS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FederationMember]:
         """Members and candidates."""
@@ -646,8 +659,9 @@ class ListMembersResponse(google.protobuf.message.Message):
         self,
         *,
         members: collections.abc.Iterable[Global___FederationMember] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["members", b"members"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["members", b"members", "next_page_token", b"next_page_token"]) -> None: ...
 
 Global___ListMembersResponse: typing_extensions.TypeAlias = ListMembersResponse
 
@@ -808,17 +822,25 @@ class ListMandatesRequest(google.protobuf.message.Message):
 
     PARENT_FIELD_NUMBER: builtins.int
     LIVE_ONLY_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """"forums/javapromo"; "forums/-" or empty for all."""
     live_only: builtins.bool
     """Only those that count now."""
+    page_size: builtins.int
+    """At most this many; 0 means 1,000, at most 1,000. A page may be shorter."""
+    page_token: builtins.str
+    """From an earlier response."""
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
         live_only: builtins.bool = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["live_only", b"live_only", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["live_only", b"live_only", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
 
 Global___ListMandatesRequest: typing_extensions.TypeAlias = ListMandatesRequest
 
@@ -829,6 +851,9 @@ class ListMandatesResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MANDATES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
     @property
     def mandates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GrantedMandate]:
         """Mandates, by forum and then newest first."""
@@ -837,8 +862,9 @@ class ListMandatesResponse(google.protobuf.message.Message):
         self,
         *,
         mandates: collections.abc.Iterable[Global___GrantedMandate] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["mandates", b"mandates"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["mandates", b"mandates", "next_page_token", b"next_page_token"]) -> None: ...
 
 Global___ListMandatesResponse: typing_extensions.TypeAlias = ListMandatesResponse
 

@@ -297,6 +297,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     STORE_BYTES_FIELD_NUMBER: builtins.int
     WITNESSING_FIELD_NUMBER: builtins.int
     ALARMS_FIELD_NUMBER: builtins.int
+    HEAD_CLAIMS_FIELD_NUMBER: builtins.int
     federation: builtins.str
     """Federation that it belongs to."""
     mode: builtins.str
@@ -345,6 +346,10 @@ class GetStatusResponse(google.protobuf.message.Message):
     def alarms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Alarm]:
         """What somebody did that they must not do, as far as this node sees it now. Empty when all is well."""
 
+    @property
+    def head_claims(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___HeadClaim]:
+        """Who says that this node's own feed is longer than what is here: what signing waits for, besides a first word from others."""
+
     def __init__(
         self_,  # pyright: ignore[reportSelfClsParameterName]
         *,
@@ -364,11 +369,40 @@ class GetStatusResponse(google.protobuf.message.Message):
         store_bytes: builtins.int = ...,
         witnessing: Global___Witnessing | None = ...,
         alarms: collections.abc.Iterable[Global___Alarm] | None = ...,
+        head_claims: collections.abc.Iterable[Global___HeadClaim] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["certificate_expire_time", b"certificate_expire_time", "self", b"self", "start_time", b"start_time", "witnessing", b"witnessing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["alarms", b"alarms", "append_state", b"append_state", "certificate_expire_time", b"certificate_expire_time", "federation", b"federation", "forums", b"forums", "home", b"home", "listen_address", b"listen_address", "mode", b"mode", "peers", b"peers", "problems", b"problems", "queued", b"queued", "self", b"self", "start_time", b"start_time", "store_bytes", b"store_bytes", "version", b"version", "witnessing", b"witnessing"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alarms", b"alarms", "append_state", b"append_state", "certificate_expire_time", b"certificate_expire_time", "federation", b"federation", "forums", b"forums", "head_claims", b"head_claims", "home", b"home", "listen_address", b"listen_address", "mode", b"mode", "peers", b"peers", "problems", b"problems", "queued", b"queued", "self", b"self", "start_time", b"start_time", "store_bytes", b"store_bytes", "version", b"version", "witnessing", b"witnessing"]) -> None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
+
+@typing.final
+class HeadClaim(google.protobuf.message.Message):
+    """Somebody says that this node's feed has more entries than are here."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FORUM_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    PROVED_FIELD_NUMBER: builtins.int
+    forum: builtins.str
+    """Its forum."""
+    size: builtins.int
+    """So many entries."""
+    proved: builtins.bool
+    """This feed's own keys have signed them: signing waits until they are here. Otherwise it waits for some minutes, in which whoever
+    says so has to deliver.
+    """
+    def __init__(
+        self,
+        *,
+        forum: builtins.str = ...,
+        size: builtins.int = ...,
+        proved: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forum", b"forum", "proved", b"proved", "size", b"size"]) -> None: ...
+
+Global___HeadClaim: typing_extensions.TypeAlias = HeadClaim
 
 @typing.final
 class Alarm(google.protobuf.message.Message):
@@ -381,9 +415,9 @@ class Alarm(google.protobuf.message.Message):
     COUNT_FIELD_NUMBER: builtins.int
     WHY_FIELD_NUMBER: builtins.int
     reason: builtins.str
-    """As a name of ErrorReason without its prefix: FORKED, ROOT_MISMATCH (its own author sends what does not go on from what is here),
-    OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, UNLAWFUL, CONFIRMATION_OVERDUE, LOG_STALE, LOG_TIME_WRONG,
-    EPOCH_SUPERSEDED, KEY_USED_ELSEWHERE.
+    """As a name of ErrorReason without its prefix: FORKED, ROOT_MISMATCH (another history than what is here was shown, by its own author or
+    under keys that it gave up), OBSERVATION_CONTRADICTED, OBSERVATION_LAGGING, UNLAWFUL, CONFIRMATION_OVERDUE, LOG_STALE,
+    LOG_TIME_WRONG, EPOCH_SUPERSEDED, KEY_USED_ELSEWHERE.
     """
     feed: builtins.str
     """Origin of the feed that it concerns."""

@@ -129,6 +129,7 @@ class Record(google.protobuf.message.Message):
     RETRACTION_REASON_FIELD_NUMBER: builtins.int
     LATEST_VERSION_FIELD_NUMBER: builtins.int
     PUBLISHED_BY_FIELD_NUMBER: builtins.int
+    ACT_FINAL_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"forums/{forum}/records/{record}", for example "forums/kartamantul/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B"; a record of another
     federation has that one's name before it: "simpul-provinsi.kad.internal/forums/appsi/records/01JBQ4ZC8M5T6V7W8X9Y0Z1A2B".
@@ -158,6 +159,8 @@ class Record(google.protobuf.message.Message):
     """Origin of the simpul's feed, if the simpul published this in the forum's name under a mandate; feed and index then name the
     act there, and its forum may veto it. Output only.
     """
+    act_final: builtins.bool
+    """Enough members have confirmed that act, so that it cannot be undone any more; only with published_by. Output only."""
     @property
     def content(self) -> kad_protocol.v1.content_pb2.Content:
         """What it says. Empty when it was retracted or has not arrived."""
@@ -187,9 +190,10 @@ class Record(google.protobuf.message.Message):
         retraction_reason: builtins.str = ...,
         latest_version: builtins.int = ...,
         published_by: builtins.str = ...,
+        act_final: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_index", b"_index", "_observation", b"_observation", "content", b"content", "create_time", b"create_time", "index", b"index", "observation", b"observation", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_index", b"_index", "_observation", b"_observation", "audience", b"audience", "content", b"content", "create_time", b"create_time", "feed", b"feed", "index", b"index", "kind", b"kind", "latest_version", b"latest_version", "name", b"name", "observation", b"observation", "published_by", b"published_by", "retraction_reason", b"retraction_reason", "state", b"state", "update_time", b"update_time", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_index", b"_index", "_observation", b"_observation", "act_final", b"act_final", "audience", b"audience", "content", b"content", "create_time", b"create_time", "feed", b"feed", "index", b"index", "kind", b"kind", "latest_version", b"latest_version", "name", b"name", "observation", b"observation", "published_by", b"published_by", "retraction_reason", b"retraction_reason", "state", b"state", "update_time", b"update_time", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_index", b"_index"]) -> typing.Literal["index"] | None: ...
     @typing.overload

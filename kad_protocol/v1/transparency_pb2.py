@@ -26,7 +26,7 @@ from kad_protocol.v1.buf.validate import validate_pb2 as buf_dot_validate_dot_va
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kad/v1/transparency.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"0\n\x14GetCheckpointRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\"B\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x15\n\rverifier_keys\x18\x02 \x03(\t\"7\n\x1dGetWitnessedCheckpointRequest\x12\x16\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\">\n\x1eGetWitnessedCheckpointResponse\x12\x0c\n\x04note\x18\x01 \x01(\x0c\x12\x0e\n\x06policy\x18\x02 \x01(\t\"B\n\x15GetRecordProofRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x0f\n\x07version\x18\x02 \x01(\r\"\'\n\x16GetRecordProofResponse\x12\r\n\x05proof\x18\x01 \x01(\x0c\"Q\n\x18GetInclusionProofRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"j\n\x19GetInclusionProofResponse\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"c\n\x1aGetConsistencyProofRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x19\n\x08old_size\x18\x02 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x10\n\x08new_size\x18\x03 \x01(\x04\"w\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x10\n\x08old_root\x18\x02 \x01(\x0c\x12\x10\n\x08new_size\x18\x03 \x01(\x04\x12\x10\n\x08new_root\x18\x04 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"\x15\n\x13ListEvidenceRequest\":\n\x14ListEvidenceResponse\x12\"\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x10.kad.v1.Evidence\"\xc5\x02\n\x08\x45vidence\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.kad.v1.Evidence.Kind\x12\x0c\n\x04\x66\x65\x65\x64\x18\x03 \x01(\t\x12\r\n\x05\x61\x62out\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08\x66indings\x18\x06 \x03(\x0b\x32\x18.kad.v1.Evidence.Finding\x1a(\n\x07\x46inding\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"i\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_FORK\x10\x01\x12\x16\n\x12KIND_CONTRADICTION\x10\x02\x12\x11\n\rKIND_UNLAWFUL\x10\x03\x12\x11\n\rKIND_OMISSION\x10\x04\"E\n\x12GetEvidenceRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^evidence/[a-z0-9-]{1,80}$\"$\n\x13GetEvidenceResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xec\x04\n\x13TransparencyService\x12L\n\rGetCheckpoint\x12\x1c.kad.v1.GetCheckpointRequest\x1a\x1d.kad.v1.GetCheckpointResponse\x12g\n\x16GetWitnessedCheckpoint\x12%.kad.v1.GetWitnessedCheckpointRequest\x1a&.kad.v1.GetWitnessedCheckpointResponse\x12O\n\x0eGetRecordProof\x12\x1d.kad.v1.GetRecordProofRequest\x1a\x1e.kad.v1.GetRecordProofResponse\x12X\n\x11GetInclusionProof\x12 .kad.v1.GetInclusionProofRequest\x1a!.kad.v1.GetInclusionProofResponse\x12^\n\x13GetConsistencyProof\x12\".kad.v1.GetConsistencyProofRequest\x1a#.kad.v1.GetConsistencyProofResponse\x12I\n\x0cListEvidence\x12\x1b.kad.v1.ListEvidenceRequest\x1a\x1c.kad.v1.ListEvidenceResponse\x12H\n\x0bGetEvidence\x12\x1a.kad.v1.GetEvidenceRequest\x1a\x1b.kad.v1.GetEvidenceResponse0\x01\x42(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kad/v1/transparency.proto\x12\x06kad.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"0\n\x14GetCheckpointRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\"B\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x15\n\rverifier_keys\x18\x02 \x03(\t\"7\n\x1dGetWitnessedCheckpointRequest\x12\x16\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\">\n\x1eGetWitnessedCheckpointResponse\x12\x0c\n\x04note\x18\x01 \x01(\x0c\x12\x0e\n\x06policy\x18\x02 \x01(\t\"B\n\x15GetRecordProofRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x0f\n\x07version\x18\x02 \x01(\r\"\'\n\x16GetRecordProofResponse\x12\r\n\x05proof\x18\x01 \x01(\x0c\"Q\n\x18GetInclusionProofRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"j\n\x19GetInclusionProofResponse\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"c\n\x1aGetConsistencyProofRequest\x12\x18\n\x04\x66\x65\x65\x64\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x19\n\x08old_size\x18\x02 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x10\n\x08new_size\x18\x03 \x01(\x04\"w\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x10\n\x08old_root\x18\x02 \x01(\x0c\x12\x10\n\x08new_size\x18\x03 \x01(\x04\x12\x10\n\x08new_root\x18\x04 \x01(\x0c\x12\x12\n\ncheckpoint\x18\x05 \x01(\x0c\"O\n\x13ListEvidenceRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"S\n\x14ListEvidenceResponse\x12\"\n\x08\x65vidence\x18\x01 \x03(\x0b\x32\x10.kad.v1.Evidence\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc5\x02\n\x08\x45vidence\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.kad.v1.Evidence.Kind\x12\x0c\n\x04\x66\x65\x65\x64\x18\x03 \x01(\t\x12\r\n\x05\x61\x62out\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08\x66indings\x18\x06 \x03(\x0b\x32\x18.kad.v1.Evidence.Finding\x1a(\n\x07\x46inding\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"i\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\r\n\tKIND_FORK\x10\x01\x12\x16\n\x12KIND_CONTRADICTION\x10\x02\x12\x11\n\rKIND_UNLAWFUL\x10\x03\x12\x11\n\rKIND_OMISSION\x10\x04\"E\n\x12GetEvidenceRequest\x12/\n\x04name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x32\x1a^evidence/[a-z0-9-]{1,80}$\"$\n\x13GetEvidenceResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xec\x04\n\x13TransparencyService\x12L\n\rGetCheckpoint\x12\x1c.kad.v1.GetCheckpointRequest\x1a\x1d.kad.v1.GetCheckpointResponse\x12g\n\x16GetWitnessedCheckpoint\x12%.kad.v1.GetWitnessedCheckpointRequest\x1a&.kad.v1.GetWitnessedCheckpointResponse\x12O\n\x0eGetRecordProof\x12\x1d.kad.v1.GetRecordProofRequest\x1a\x1e.kad.v1.GetRecordProofResponse\x12X\n\x11GetInclusionProof\x12 .kad.v1.GetInclusionProofRequest\x1a!.kad.v1.GetInclusionProofResponse\x12^\n\x13GetConsistencyProof\x12\".kad.v1.GetConsistencyProofRequest\x1a#.kad.v1.GetConsistencyProofResponse\x12I\n\x0cListEvidence\x12\x1b.kad.v1.ListEvidenceRequest\x1a\x1c.kad.v1.ListEvidenceResponse\x12H\n\x0bGetEvidence\x12\x1a.kad.v1.GetEvidenceRequest\x1a\x1b.kad.v1.GetEvidenceResponse0\x01\x42(\n\tid.kad.v1P\x01Z\x19id.kad/proto/kad/v1;kadv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['feed']._serialized_options = b'\272H\007r\005\020\001(\377\001'
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['old_size']._loaded_options = None
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['old_size']._serialized_options = b'\272H\0042\002(\001'
+  _globals['_LISTEVIDENCEREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTEVIDENCEREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTEVIDENCEREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTEVIDENCEREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
   _globals['_GETEVIDENCEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETEVIDENCEREQUEST'].fields_by_name['name']._serialized_options = b'\272H\036r\0342\032^evidence/[a-z0-9-]{1,80}$'
   _globals['_GETCHECKPOINTREQUEST']._serialized_start=99
@@ -69,19 +73,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=739
   _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=858
   _globals['_LISTEVIDENCEREQUEST']._serialized_start=860
-  _globals['_LISTEVIDENCEREQUEST']._serialized_end=881
-  _globals['_LISTEVIDENCERESPONSE']._serialized_start=883
-  _globals['_LISTEVIDENCERESPONSE']._serialized_end=941
-  _globals['_EVIDENCE']._serialized_start=944
-  _globals['_EVIDENCE']._serialized_end=1269
-  _globals['_EVIDENCE_FINDING']._serialized_start=1122
-  _globals['_EVIDENCE_FINDING']._serialized_end=1162
-  _globals['_EVIDENCE_KIND']._serialized_start=1164
-  _globals['_EVIDENCE_KIND']._serialized_end=1269
-  _globals['_GETEVIDENCEREQUEST']._serialized_start=1271
-  _globals['_GETEVIDENCEREQUEST']._serialized_end=1340
-  _globals['_GETEVIDENCERESPONSE']._serialized_start=1342
-  _globals['_GETEVIDENCERESPONSE']._serialized_end=1378
-  _globals['_TRANSPARENCYSERVICE']._serialized_start=1381
-  _globals['_TRANSPARENCYSERVICE']._serialized_end=2001
+  _globals['_LISTEVIDENCEREQUEST']._serialized_end=939
+  _globals['_LISTEVIDENCERESPONSE']._serialized_start=941
+  _globals['_LISTEVIDENCERESPONSE']._serialized_end=1024
+  _globals['_EVIDENCE']._serialized_start=1027
+  _globals['_EVIDENCE']._serialized_end=1352
+  _globals['_EVIDENCE_FINDING']._serialized_start=1205
+  _globals['_EVIDENCE_FINDING']._serialized_end=1245
+  _globals['_EVIDENCE_KIND']._serialized_start=1247
+  _globals['_EVIDENCE_KIND']._serialized_end=1352
+  _globals['_GETEVIDENCEREQUEST']._serialized_start=1354
+  _globals['_GETEVIDENCEREQUEST']._serialized_end=1423
+  _globals['_GETEVIDENCERESPONSE']._serialized_start=1425
+  _globals['_GETEVIDENCERESPONSE']._serialized_end=1461
+  _globals['_TRANSPARENCYSERVICE']._serialized_start=1464
+  _globals['_TRANSPARENCYSERVICE']._serialized_end=2084
 # @@protoc_insertion_point(module_scope)

@@ -276,19 +276,32 @@ class ListEvidenceRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """At most this many; 0 means 1,000, at most 1,000. A page may be shorter."""
+    page_token: builtins.str
+    """From an earlier response."""
     def __init__(
         self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
 
 Global___ListEvidenceRequest: typing_extensions.TypeAlias = ListEvidenceRequest
 
 @typing.final
 class ListEvidenceResponse(google.protobuf.message.Message):
-    """Response of ListEvidence. At most 1,000."""
+    """Response of ListEvidence."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     EVIDENCE_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
     @property
     def evidence(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Evidence]:
         """The proofs, oldest first."""
@@ -297,8 +310,9 @@ class ListEvidenceResponse(google.protobuf.message.Message):
         self,
         *,
         evidence: collections.abc.Iterable[Global___Evidence] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["evidence", b"evidence"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["evidence", b"evidence", "next_page_token", b"next_page_token"]) -> None: ...
 
 Global___ListEvidenceResponse: typing_extensions.TypeAlias = ListEvidenceResponse
 

@@ -106,6 +106,7 @@ async def test_members_hand_up_a_function_take_it_back_and_switch_the_mode(feder
         record = node.json("show", name)
         assert record["state"] == "RECORD_STATE_PUBLISHED"
         assert record["published_by"].startswith("simpul-uji")
+        assert record["act_final"] is True
     # Nothing beyond it: another kind, another forum.
     for forum in ("forum-b", "forum-a"):
         content = json.dumps(PRACTICE if forum == "forum-b" else AGENDA)

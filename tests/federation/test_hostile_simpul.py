@@ -69,6 +69,9 @@ async def test_what_it_publishes_without_a_mandate_nobody_believes(federation: F
         assert counted(node)["MANDATE_UNKNOWN"] == 1
         assert node.json("list") == []
         assert "UNLAWFUL" in raised(node)
+        done = command("kad_node", node.home.path, "doctor", "--json")
+        assert done.returncode == 1
+        assert [part["message"].partition(":")[0] for part in json.loads(done.stdout) if part["state"] == "fail"] == ["UNLAWFUL"]
         proof = verified(node, "unlawful")
         assert proof["feed"].startswith("simpul-uji")
         assert [finding["reason"] for finding in proof["findings"]] == ["MANDATE_UNKNOWN"]
