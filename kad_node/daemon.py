@@ -246,7 +246,7 @@ class Daemon(Generic[C]):
         self._tasks = [
             asyncio.create_task(self._watch_certificate(), name="certificate"),
             asyncio.create_task(self._watchdog(), name="watchdog"),
-            asyncio.create_task(Vigil(self.node, self.peers.connected_since).run(), name="vigil"),
+            asyncio.create_task(Vigil(self.node, self.peers.connected_since, self.peers.begin_anew).run(), name="vigil"),
         ]
 
     def _channel_files(self) -> ChannelFiles | None:

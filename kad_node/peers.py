@@ -196,6 +196,12 @@ class Peers:
             total.add(session.state)
         return total
 
+    def begin_anew(self) -> None:
+        """End all streams in order; they are dialled again, and what is here is told anew."""
+        for peer in self._peers.values():
+            if peer.session is not None:
+                peer.session.close(Reason.REPLACED_BY_NEWER_STREAM, "this node holds another history of a feed now")
+
     # Dialling.
 
     async def _keep(self, peer: _Peer) -> None:

@@ -13,7 +13,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from kad_node.fence import Fence, FenceState
-from kad_node.store.transaction import micros_now
+from kad_node.store.transaction import GOOD_SIZE, micros_now
+from kad_node.witness import simpul_of
 from kad_protocol import evidence, merkle, order
 from kad_protocol import feed as feeds
 from kad_protocol.audience import is_open, only_open
@@ -231,6 +232,8 @@ class StoreReplica:
         feed = FeedId.parse(batch.feed)
         taken = only_open(tx, feed, batch) if tx.standpoint.is_foreign(feed) and tx.feed(feed) is not None else batch
         extended = feeds.extend(tx, taken, checkpoint)
+        if extended.added:
+            self._check_observed(tx, extended)
         if extended.added and extended.feed == self._own:
             first = extended.size - extended.added
             tx.put_local(
@@ -239,6 +242,17 @@ class StoreReplica:
                 json.dumps({"count": extended.added, "time": micros_now(), "open": self.fence.state is FenceState.OPEN}).encode(),
             )
         return extended
+
+    def _check_observed(self, tx: SqliteTransaction, extended: feeds.Extended) -> None:
+        """Of a member with two histories only that one is taken which the log of its federation's simpul observes."""
+        state, simpul = tx.feed(extended.feed), simpul_of(tx, extended.feed)
+        if state is None or simpul is None or state.quarantine != Reason.FORKED:
+            return
+        for size, root in tx.observations(simpul, extended.feed, extended.size - extended.added, extended.size):
+            if merkle.root_at(tx.tiles(extended.feed), size) != root:
+                raise VerificationError(
+                    Reason.OBSERVATION_CONTRADICTED, f"{extended.feed}: not the history that {simpul} observes", feed=extended.feed
+                )
 
     async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
         """See ``exchange.Replica``."""
@@ -319,7 +333,8 @@ class StoreReplica:
             state = tx.feed(found.feed)
             if state is None or state.genesis != merkle.leaf_hash(found.genesis):
                 raise VerificationError(Reason.UNKNOWN_FEED, f"evidence about {found.feed}, which is not known here", feed=found.feed)
-            return None if state.quarantine == Reason.FORKED else found.feed
+            known = state.quarantine == Reason.FORKED or data in tx.forks(_MOST_EVIDENCE)
+            return None if known else found.feed
 
         try:
             feed = await self._store.read(check)
@@ -351,8 +366,12 @@ class StoreReplica:
         def keep(tx: SqliteTransaction) -> None:
             tx.count_refusal(error.reason.value)
             if isinstance(error, feeds.ForkedError) and (state := tx.feed(feed)) is not None and state.quarantine != Reason.FORKED:
-                tx.add_evidence(feed, error.evidence)
-                feeds.quarantine(tx, feed, Reason.FORKED)
+                if error.evidence not in tx.forks(_MOST_EVIDENCE):
+                    tx.add_evidence(feed, error.evidence)
+                if (feed.federation, feed.forum) != (self._own.federation, self._own.forum) or feed == self._own:
+                    # An earlier epoch of one's own is fetched as the simpul's log observed it, or that log could not be judged on.
+                    feeds.quarantine(tx, feed, Reason.FORKED)
+                    tx.put_local(GOOD_SIZE, feed.origin, str(state.size).encode())
 
         await self._store.write(keep)
         if isinstance(error, feeds.ForkedError):

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from kad_node import dossier
 from kad_node.replica import INCONSISTENT
 from kad_node.service.keys import own_alarms
-from kad_node.store.transaction import micros_now
+from kad_node.store.transaction import GOOD_SIZE, micros_now
 from kad_node.witness import confirmed_checkpoint, simpul_of
 from kad_protocol import evidence, merkle
+from kad_protocol import feed as feeds
 from kad_protocol.entry import parse_entry, time_of
 from kad_protocol.errors import KadError, NotFoundError, Reason
 from kad_protocol.governance import UNLAWFUL, Governance
@@ -66,6 +67,11 @@ def alarms(tx: SqliteTransaction, own: FeedId) -> list[node_pb2.Alarm]:
     if simpul != own:
         found += _silence(tx, simpul, governance)
     return found
+
+
+def _contradicted(tx: SqliteTransaction, own: FeedId) -> bool:
+    simpul = simpul_of(tx, own)
+    return simpul is not None and Governance(tx.affairs(simpul), simpul).head.waiting_reason == Reason.OBSERVATION_CONTRADICTED
 
 
 def _silence(tx: SqliteTransaction, simpul: FeedId, governance: Governance) -> list[node_pb2.Alarm]:
@@ -183,6 +189,32 @@ def _contradiction(tx: SqliteTransaction, simpul: FeedId, member: FeedId) -> byt
     )
 
 
+# Following.
+
+
+def follow_observed(tx: SqliteTransaction, own: FeedId) -> FeedId | None:
+    """A member has signed two histories, and this node holds the one that the simpul's log does not observe: give it up from where the
+    two part, so that the other can come. Returns whose feed it was.
+    """
+    simpul = simpul_of(tx, own)
+    if simpul is None:
+        return None
+    governance = Governance(tx.affairs(simpul), simpul)
+    if governance.head.waiting_reason != Reason.OBSERVATION_CONTRADICTED:
+        return None
+    feed = FeedId.parse(governance.head.waiting_for)
+    state, known = tx.feed(feed), governance.observed_size(feed) or 0
+    if state is None or feed == own or state.quarantine != Reason.FORKED or state.role == entry_pb2.MEMBER_ROLE_SIMPUL:
+        # Without a proof it might be the simpul that is wrong; and what one has signed oneself is not given up.
+        return None
+    if state.size <= known:
+        return None
+    feeds.truncate(tx, feed, known)
+    tx.put_local(GOOD_SIZE, feed.origin, str(min(known, tx.good_size(feed) or known)).encode())
+    tx.refold(feed)
+    return feed
+
+
 # Watching.
 
 
@@ -200,11 +232,13 @@ class Vigil:
     Args:
         node: whose feeds are watched.
         connected: since when a stream with a member has been open (seconds since 1970), None if there is none.
+        reconnect: ends all streams, so that what is here is told anew.
     """
 
-    def __init__(self, node: Node, connected: Callable[[FeedId], float | None]) -> None:
+    def __init__(self, node: Node, connected: Callable[[FeedId], float | None], reconnect: Callable[[], None]) -> None:
         self._node = node
         self._connected = connected
+        self._reconnect = reconnect
         self._unobserved: dict[FeedId, _Unobserved] = {}
         self._raised: set[tuple[str, str]] = set()
 

@@ -32,6 +32,7 @@ from kad_protocol.entry import (
     MAX_CONTENT_BLOB_BYTES,
     MAX_ENTRY_BYTES,
     digest_of,
+    key_set,
     log_keys_of,
     parse_entry,
     parse_genesis,
@@ -68,6 +69,7 @@ __all__ = [
     "read_batch",
     "seal",
     "supply_content",
+    "truncate",
 ]
 
 #: Entries in one batch; a larger one is refused unread.
@@ -304,7 +306,10 @@ def _accepted(tx: LogTransaction, feed: FeedId) -> FeedState:
         raise NotFoundError(Reason.UNKNOWN_FEED, f"nobody here vouches for {feed}", feed=feed)
     if state.quarantine == Reason.EPOCH_SUPERSEDED:
         raise _given_up(feed)
-    if state.quarantine:
+    # Of a member that has signed two histories that one is followed which the simpul's log observes, or nobody could judge on; what it
+    # holds has no effect any more but where that log says so.
+    followed = state.quarantine == Reason.FORKED and state.role == entry_pb2.MEMBER_ROLE_FORUM
+    if state.quarantine and not followed:
         raise PreconditionError(Reason.FEED_QUARANTINED, f"{feed} is quarantined: {state.quarantine}", feed=feed, why=state.quarantine)
     return state
 
@@ -557,9 +562,46 @@ def check_divergence(tx: LogTransaction, feed: FeedId, head: replication_pb2.Hea
         raise ForkedError(feed, evidence.fork(keychain.chain_of(tx, feed), state.checkpoint, head.checkpoint, said.root, list(said.proof)))
 
 
+def truncate(tx: LogTransaction, feed: FeedId, size: int) -> None:
+    """Give up a copy beyond its first ``size`` entries, to take another history of the same feed from there on.
+
+    What is left is under no checkpoint until the next batch comes.
+    """
+    state, frontier, authority = _known(tx, feed), merkle.Frontier(), 0
+    keys = keychain.keys_at(tx, feed, size) if size else None
+    tx.drop_from(feed, size)
+    tiles = tx.tiles(feed)
+    while frontier.size < size:
+        stored = tx.entries(feed, frontier.size, min(MAX_BATCH_ENTRIES, size - frontier.size), MAX_BATCH_BYTES * 4)
+        for item in stored:
+            entry = parse_entry(item.body)
+            if entry is not None and entry.WhichOneof("body") in AUTHORITY_BODIES:
+                authority = item.index
+        hashes = [merkle.leaf_hash(item.body) for item in stored]
+        merkle.extend_tiles(tiles, frontier.size, hashes)
+        frontier.append(hashes)
+    tx.save_feed(
+        replace(
+            state,
+            size=size,
+            tail=size,
+            frontier=frontier.to_bytes(),
+            root=frontier.root(),
+            checkpoint=b"",
+            signed_size=0,
+            target=b"",
+            log_keys=key_set(keys).SerializeToString() if keys is not None else b"",
+            authority_index=authority,
+        )
+    )
+
+
 def quarantine(tx: LogTransaction, feed: FeedId, reason: Reason) -> None:
     """Take nothing more of a feed; what is here stays and is served."""
-    tx.save_feed(replace(_known(tx, feed), quarantine=reason.value))
+    state = _known(tx, feed)
+    if state.quarantine != Reason.EPOCH_SUPERSEDED:
+        # What its owner gave up stays given up, whatever else is found of it.
+        tx.save_feed(replace(state, quarantine=reason.value))
 
 
 def _known(tx: LogTransaction, feed: FeedId) -> FeedState:

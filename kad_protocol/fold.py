@@ -105,6 +105,9 @@ class FoldTransaction(LogTransaction, Protocol):
     def put_retraction(self, feed: FeedId, index: int, retraction: entry_pb2.RecordRetraction, time: int, reason: str) -> None:
         """A record was withdrawn."""
 
+    def good_size(self, feed: FeedId) -> int | None:
+        """Of a feed with two histories: how many of its entries were here before that was known. Only what they say is shown."""
+
     def put_profile(self, feed: FeedId, index: int, profile: content_pb2.ForumProfile) -> None:
         """A forum described itself."""
 
@@ -179,7 +182,7 @@ def _folded(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Probl
         return Problem(Reason.ENTRY_MALFORMED, f"folding it failed: {error}"[:300])
 
 
-def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem | None:  # noqa: PLR0911 - one line for each kind
+def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem | None:  # noqa: C901, PLR0911 - one line for each kind
     feed = state.feed
     entry = parse_entry(stored.body)
     if entry is None:
@@ -187,6 +190,8 @@ def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem
     body = entry.WhichOneof("body")
     if body in AUTHORITY_BODIES and body not in _SIMPUL_BODIES:
         tx.put_authority_entry(feed, stored.index)
+    if state.quarantine == Reason.FORKED and body in _SHOWN and stored.index >= (tx.good_size(feed) or 0):
+        return Problem(Reason.FORKED, "its author has signed two histories; nothing of either is shown from here on")
     match body:
         case "record_version":
             return _fold_version(tx, feed, entry, stored)
@@ -212,6 +217,8 @@ def is_withheld(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry) -> bo
     return tx.standpoint.is_foreign(feed) and not is_open(tx, feed, entry)
 
 
+#: What people read.
+_SHOWN = frozenset({"record_version", "record_retraction", "profile_version"})
 #: What only a simpul's feed may hold; judged in ``kad_protocol.order``.
 _SIMPUL_BODIES = frozenset({"observation", "membership", "founding", "finality", "census", "act"})
 

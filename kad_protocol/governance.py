@@ -1026,7 +1026,7 @@ class Governance:
         self, member: governance_pb2.FederationMember, feed: FeedId, index: int, leaf: bytes, mandate: entry_pb2.Mandate, position: int
     ) -> None:
         check_mandate(mandate, feed, self._simpul)
-        self.check_new_mandate(member.name, mandate, self.now)
+        self.check_new_mandate(member.name, mandate, self.confirmed or self.time)
         for other in self.running(member.name):
             if _over(other, self.confirmed):
                 # Not looked at again; time does not go back.
@@ -1169,7 +1169,7 @@ class Governance:
             raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
         if self.decision(proposal.id) is not None:
             raise Refused(Reason.PROPOSAL_REPEATED, f"there is a proposal {proposal.id} already")
-        self.check_proposal(proposal, self.now)
+        self.check_proposal(proposal, self.confirmed or self.time)
         if sum(1 for _, proposer in self._items.all("open") if proposer == member.name.encode()) >= _MOST_PROPOSALS:
             raise Refused(Reason.PROPOSAL_INVALID, f"{member.name} has {_MOST_PROPOSALS} open proposals; let some of them be decided first")
         decision = _Decision(
@@ -1395,7 +1395,7 @@ def _place(position: int) -> str:
 
 def _at(epoch: int, index: int) -> str:
     """A place in the feeds of one member as a key that sorts."""
-    return f"{epoch:04d} {_place(index)}"
+    return f"{epoch:04d}/{_place(index)}"
 
 
 def _position(key: str) -> int:

@@ -108,5 +108,8 @@ class LogTransaction(Protocol):
     def pinned_checkpoint(self, feed: FeedId, after: int) -> tuple[int, bytes] | None:
         """The first pinned checkpoint whose size is greater than ``after``."""
 
+    def drop_from(self, feed: FeedId, size: int) -> None:
+        """Forget all entries of a feed beyond the first ``size``, every tile, and what was pinned or confirmed of it beyond."""
+
     def add_evidence(self, feed: FeedId, evidence: bytes) -> None:
         """Keep a proof of misbehaviour."""

@@ -65,5 +65,10 @@ class MemoryLog:
         later = sorted(size for size in self._pinned.get(feed, {}) if size > after)
         return (later[0], self._pinned[feed][later[0]]) if later else None
 
+    def drop_from(self, feed: FeedId, size: int) -> None:
+        del self._entries.setdefault(feed, [])[size:]
+        self._tiles[feed] = MemoryTiles()
+        self._pinned[feed] = {end: note for end, note in self._pinned.get(feed, {}).items() if end <= size}
+
     def add_evidence(self, feed: FeedId, evidence: bytes) -> None:
         self.evidence.append((feed, evidence))

@@ -403,6 +403,14 @@ class Queries:
             raise NotFoundError(Reason.NOT_A_MEMBER, f"the simpul has not spoken of {feed}", feed=feed)
         return int(row[0])
 
+    def observations(self, observer: FeedId, feed: FeedId, after: int, size: int) -> list[tuple[int, bytes]]:
+        """Sizes beyond ``after``, up to ``size``, at which the observer observed a feed, with the roots that it saw."""
+        return self._connection.execute(
+            "SELECT o.size, o.root FROM observation o JOIN feed f ON f.id = o.feed JOIN feed s ON s.id = o.observer"
+            " WHERE f.origin = ? AND s.origin = ? AND o.size > ? AND o.size <= ? ORDER BY o.size",
+            (feed.origin, observer.origin, after, size),
+        ).fetchall()
+
     def observed(self, observer: FeedId, feed: FeedId) -> int:
         """The largest size of ``feed`` that ``observer`` observed."""
         row = self._connection.execute(

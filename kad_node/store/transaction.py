@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-__all__ = ["SqliteTransaction", "micros_now"]
+__all__ = ["GOOD_SIZE", "SqliteTransaction", "micros_now"]
+
+#: Kind of the local marks for feeds with two histories: how many entries were here, or were observed, before that was known.
+GOOD_SIZE = "good-size"
 
 _STATE = "origin, genesis, size, tail, frontier, root, checkpoint, signed_size, target, log_keys, role, authority_index, quarantine"
 
@@ -174,6 +177,28 @@ class SqliteTransaction(Queries):
             "SELECT size, note FROM pinned_checkpoint WHERE feed = ? AND size > ? ORDER BY size LIMIT 1", (self._id(feed), after)
         ).fetchone()
         return row
+
+    def drop_from(self, feed: FeedId, size: int) -> None:
+        number = self._id(feed)
+        base, end = number << 40, (number + 1) << 40
+        self._connection.execute("DELETE FROM entry WHERE pos >= ? AND pos < ?", (base + size, end))
+        self._connection.execute("DELETE FROM tile WHERE pos >= ? AND pos < ?", (base, end))
+        for table in ("pinned_checkpoint", "witnessed", "cosignature"):
+            self._connection.execute(f"DELETE FROM {table} WHERE feed = ? AND size > ?", (number, size))
+        self._connection.execute("DELETE FROM authority_entry WHERE feed = ? AND idx >= ?", (number, size))
+
+    def refold(self, feed: FeedId) -> None:
+        """Throw away what was folded from a forum's own feed, so that it is folded anew."""
+        number = self._id(feed)
+        rids = [rid for (rid,) in self._connection.execute("SELECT rid FROM record WHERE feed = ? AND source = 0", (number,))]
+        for rid in rids:
+            self._index_terms(rid, None)
+            for table in ("version", "event", "record"):
+                self._connection.execute(f"DELETE FROM {table} WHERE rid = ?", (rid,))
+        self._connection.execute("DELETE FROM profile WHERE feed = ?", (number,))
+        self._connection.execute("DELETE FROM problem WHERE feed = ?", (number,))
+        self._connection.execute("UPDATE feed SET folded = 0 WHERE id = ?", (number,))
+        self.touched.add(feed)
 
     def add_evidence(self, feed: FeedId, evidence: bytes) -> None:
         self._connection.execute("INSERT INTO evidence (feed, time, data) VALUES (?, ?, ?)", (self._id(feed), micros_now(), evidence))
@@ -647,6 +672,10 @@ class SqliteTransaction(Queries):
         for table in ("pinned_checkpoint", "authority_entry"):
             self._connection.execute(f"DELETE FROM {table} WHERE feed = ?", (number,))
         self.save_feed(FeedState(feed, state.genesis))
+
+    def good_size(self, feed: FeedId) -> int | None:
+        kept = self.local(GOOD_SIZE, feed.origin)
+        return None if kept is None else int(kept)
 
     def put_problem(self, feed: FeedId, index: int, problem: Problem) -> None:
         self._connection.execute(

@@ -33,6 +33,7 @@ from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.v1 import content_pb2, entry_pb2
 from kad_simpul.config import SimpulConfig
 from kad_simpul.daemon import SimpulDaemon
+from kad_simpul.steward import Steward
 
 if TYPE_CHECKING:
     from kad_protocol.store import FeedState
@@ -47,6 +48,9 @@ class Hostile(SimpulDaemon):
         """Cheat from now on."""
         if self.trick == "amnesia":
             self.node.fence.state = FenceState.OPEN
+        if self.trick == "ahead":
+            # Nor does it ask the members what time it is.
+            Steward._finality = lambda *_: []  # type: ignore[method-assign]
         await super().start_more()
         honest = self.node.before_seal
         if self.trick.startswith("deaf:"):

@@ -9,9 +9,11 @@ import pytest
 
 from kad_node import enrolment
 from kad_node.enrolment import Enrolled, Standing, prepare_recovery, recover
+from kad_node.store.sqlite import SqliteStore
 from kad_protocol import merkle
 from kad_protocol.entry import genesis_entry, key_set
 from kad_protocol.errors import KadError, Reason
+from kad_protocol.invitation import decode
 from kad_protocol.keys import MemberKeys, RecoveryKeys
 from kad_protocol.names import FeedId
 from kad_protocol.statement import RECOVERY, sign_statement
@@ -132,3 +134,14 @@ async def test_a_recovery_that_does_not_fit_is_refused_and_changes_nothing(feder
         await enrolment.renew(address, victim.home.read("channel/authority.pem"), standing.feed, right.signer)
     assert caught.value.reason is Reason.EPOCH_SUPERSEDED
     assert len(federation.simpul.json("members")[0]["former"]) == 1
+
+    # Nor does an invitation bring the old epoch back, and the simpul writes nothing for which others would blame it.
+    await victim.stop()
+    store = await SqliteStore.open(victim.home.store, lambda _: False)
+    genesis = (await store.read(lambda tx: tx.entries(standing.feed, 0, 1, 1)))[0].body
+    await store.close()
+    code_again, signer = decode(federation.invite("forum-a")), victim.home.create_keys({}).log_signer(standing.feed.origin)
+    with pytest.raises(KadError) as caught:
+        await enrolment.enrol(code_again, standing.feed, signer, genesis)
+    assert caught.value.reason is Reason.EPOCH_SUPERSEDED
+    assert "UNLAWFUL" not in {alarm["reason"] for alarm in other.json("status").get("alarms", [])}

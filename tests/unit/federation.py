@@ -45,6 +45,8 @@ class Federation:
         #: Where the log holds the word of members, and the time that they gave.
         self.settled: dict[int, int] = {}
         self.simpul = Author(MemoryLog(), simpul, role=entry_pb2.MEMBER_ROLE_SIMPUL)
+        #: Feeds that their owners gave up.
+        self.former: list[Author] = []
         self.forums = [Author(MemoryLog(), FeedId(simpul.federation, f"forum-{n}")) for n in range(count)]
         entry = self.entry()
         entry.founding.mode = mode  # type: ignore[assignment]
@@ -189,7 +191,7 @@ class Federation:
 
     @property
     def authors(self) -> list[Author]:
-        return [self.simpul, *self.forums]
+        return [self.simpul, *self.former, *self.forums]
 
     def node(self) -> SqliteLog:
         """A node that has everything and has judged it."""

@@ -13,12 +13,14 @@ import pytest
 from kad_node import dossier, vigil
 from kad_node.bundle import read_frames, write_frame
 from kad_protocol import feed as feeds
+from kad_protocol import merkle, order
 from kad_protocol.errors import InvalidInputError, KadError, Reason, VerificationError
 from kad_protocol.names import FeedId
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.v1 import entry_pb2, replication_pb2, transparency_pb2
 from kad_protocol.witness import with_cosignatures
 from tests.unit.federation import DAY, NETWORKING, SIMPUL, SUBSIDIARITY, YES, Federation, charter, governance
+from tests.unit.feeds import draft
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -270,3 +272,73 @@ def test_a_log_that_nobody_confirms_and_one_that_stands_still_are_shown(federati
     assert shown(-301) == {Reason.LOG_TIME_WRONG}
     # The simpul does not accuse itself.
     assert vigil.alarms(node, SIMPUL) == []
+
+
+# A member with two histories.
+
+
+def twin_of(federation: Federation, member: Author) -> Author:
+    """The same member, whose second history begins where its first one stands."""
+    state = member.log.feed(member.feed)
+    twin = member.__class__(member.log.__class__(), member.feed, member.keys)
+    twin.log = member.log.__class__()
+    feeds.pin(twin.log, member.feed, member.genesis)
+    batch = member.batch(0)
+    feeds.extend(twin.log, batch, batch.checkpoint)
+    assert twin.log.feed(member.feed).root == state.root
+    del federation
+    return twin
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_node_takes_the_history_of_a_member_that_the_simpul_observes(federation: Federation, *, known: bool) -> None:
+    """A forum shows one node another history than the simpul: that node drops it, once the fork is proved, and judges on."""
+    liar, honest = federation.forums[0], federation.forums[1]
+    federation.say(liar, draft("Sebelumnya"))
+    federation.observe(liar)
+    twin = twin_of(federation, liar)
+    node = federation.node()
+    # What the node is shown, and what the simpul is shown.
+    federation.say(twin, draft("Hanya untuk satu"), draft("Juga"))
+    ref = federation.mandate(liar)
+    federation.say(liar, draft("Untuk simpul"))
+    federation.observe(liar)
+    index = federation.act("publish-on-behalf", [ref], liar)
+    number = federation.propose(honest)
+    federation.observe(honest)
+    batch = twin.batch(2)
+    feeds.extend(node, batch, batch.checkpoint)
+    for author in (federation.simpul, honest):
+        batch = author.batch(node.feed(author.feed).size)
+        feeds.extend(node, batch, batch.checkpoint)
+    while order.advance(node, 50) >= 50:
+        pass
+    assert governance(node).head.waiting_reason == Reason.OBSERVATION_CONTRADICTED
+    own = honest.feed
+    # Without a proof that the forum is the one that lies, nothing is given up.
+    assert vigil.follow_observed(node, own) is None
+    with pytest.raises(feeds.ForkedError):
+        feeds.check_head(node, liar.feed, liar.log.feed(liar.feed).checkpoint)
+    feeds.quarantine(node, liar.feed, Reason.FORKED)
+    node.put_local("good-size", liar.feed.origin, b"4")
+    assert vigil.follow_observed(node, liar.feed) is None, "what one has signed oneself is not given up"
+    assert vigil.follow_observed(node, own) == liar.feed
+    assert node.feed(liar.feed).size == 2
+    assert node.feed(liar.feed).root == merkle.root_at(liar.log.tiles(liar.feed), 2)
+    if known:
+        batch = liar.batch(2)
+        feeds.extend(node, batch, batch.checkpoint)
+        while order.advance(node, 50) >= 50:
+            pass
+        found, whole = governance(node), governance(federation.node())
+        assert found.head.position == whole.head.position
+        assert found.act(index).state == whole.act(index).state != 0  # type: ignore[union-attr]
+        assert found.decision(number) is not None
+        (shown,) = node._connection.execute(
+            "SELECT COUNT(*) FROM record r JOIN feed f ON f.id = r.feed WHERE f.origin = ? AND r.source = 0", (liar.feed.origin,)
+        ).fetchone()
+        assert shown == 1, "what it wrote before goes on being shown, what it wrote since not"
+    else:
+        while order.advance(node, 50) >= 50:
+            pass
+        assert governance(node).head.waiting_reason == Reason.WAITING_FOR_FEED

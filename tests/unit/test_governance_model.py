@@ -241,7 +241,11 @@ def anyhow(fed: Federation, choices: random.Random) -> SqliteLog:
     waiting: list[tuple[Author, int, bytes]] = []
     forgets = choices.random() < 0.5
     while True:
-        behind = [a for a in fed.authors if (state := tx.feed(a.feed)) is not None and state.size < a.log.feed(a.feed).size]
+        behind = [
+            a
+            for a in fed.authors
+            if (state := tx.feed(a.feed)) is not None and not state.quarantine and state.size < a.log.feed(a.feed).size
+        ]
         if not behind and not waiting:
             break
         if waiting and (not behind or choices.random() < 0.3):

@@ -102,8 +102,8 @@ def test_a_clock_that_runs_ahead_ends_no_veto_and_refuses_no_mandate_and_no_prop
     fed.settle()
     at(fed, 30 * DAY, lambda: fed.observe(fed.forums[0]))
     place = veto(fed, fed.forums[1], index)
-    granted = fed.mandate(fed.forums[2], end=fed.now + 2 * DAY)
-    number = fed.propose(fed.forums[3], days=3)
+    granted = fed.mandate(fed.forums[2], end=fed.now + DAY // 2)
+    number = fed.propose(fed.forums[3], days=0.5)
     fed.observe(*fed.forums)
     tx = fed.node()
     assert reason(tx, fed.forums[1].feed, place) is None

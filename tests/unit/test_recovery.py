@@ -25,6 +25,8 @@ from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2, records_pb2
 from kad_protocol.witness import with_cosignatures
 from tests.unit.federation import DAY, NETWORKING, SIMPUL, SUBSIDIARITY, YES, Federation, charter, dump, governance
 from tests.unit.feeds import Author, SqliteLog, draft
+from tests.unit.test_governance import standing
+from tests.unit.test_governance_model import Script, anyhow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -573,3 +575,198 @@ def fed_step(fed: Federation, tx: SqliteLog, choose: random.Random) -> bool:
         feeds.extend(tx, batch, batch.checkpoint)
     order.advance(tx, choose.randrange(1, 9))
     return moved
+
+
+# What was done in its name, and what waits for review.
+
+AGENDA, PRACTICE = content_pb2.RECORD_KIND_AGENDA_ITEM, content_pb2.RECORD_KIND_BEST_PRACTICE
+SUBMITTED, REJECTED = records_pb2.RECORD_STATE_SUBMITTED, records_pb2.RECORD_STATE_REJECTED
+
+
+def review(fed: Federation, ref: entry_pb2.MandateRef, owner: Author, record: str, version: int, *, approved: bool = True) -> int:
+    entry = fed.entry()
+    entry.act.CopyFrom(entry_pb2.Act(function="curate", mandates=[ref], on_behalf_of=owner.feed.origin))
+    entry.act.review.record, entry.act.review.version, entry.act.review.approved = record, version, approved
+    return fed.say(fed.simpul, entry)
+
+
+def withdraw(fed: Federation, ref: entry_pb2.MandateRef, owner: Author, record: str, version: int) -> int:
+    entry = fed.entry()
+    entry.act.CopyFrom(entry_pb2.Act(function="publish-on-behalf", mandates=[ref], on_behalf_of=owner.feed.origin))
+    entry.act.withdrawal.record, entry.act.withdrawal.version = record, version
+    return fed.say(fed.simpul, entry)
+
+
+def host(fed: Federation, ref: entry_pb2.MandateRef, owner: Author) -> str:
+    """The simpul publishes an agenda item in its name; the id of the record."""
+    index = fed.act("publish-on-behalf", [ref], owner)
+    return entry_pb2.Entry.FromString(fed.simpul.log.entries(SIMPUL, index, 1, 1)[0].body).act.publication.record
+
+
+def agreed(fed: Federation, seeds: int = 4) -> SqliteLog:
+    """A node that has everything; others that got it otherwise, contents later, and folded it anew, agree with it."""
+    tx = fed.node()
+    assert governance(tx).head.position == size(fed.simpul), "everything was judged"
+    whole = dump(tx)
+    for seed in range(seeds):
+        assert same_as(dump(anyhow(fed, random.Random(seed))), whole)
+    return tx
+
+
+def test_what_waits_for_review_and_what_was_published_in_its_name_go_on(tmp_path: Path) -> None:
+    fed = Federation(tmp_path, mode=SUBSIDIARITY)
+    old = fed.forums[0]
+    curate, hosting = fed.mandate(old, "curate", kinds=[PRACTICE]), fed.mandate(old, "publish-on-behalf", kinds=[AGENDA])
+    fed.observe(old)
+    first, second, third = (host(fed, hosting, old) for _ in range(3))
+    waits, down, seen, unheard = (new_record_id() for _ in range(4))
+    fed.say(old, *(draft("Praktik", record) for record in (waits, down, seen, unheard)))
+    fed.observe(old)
+    for record, approved in ((down, False), (seen, True), (unheard, True)):
+        review(fed, curate, old, record, 1, approved=approved)
+    good = size(old)
+    # A thief revises all of them, the last one without that the simpul hears of it.
+    fed.say(old, *(draft("Palsu", record, 2) for record in (waits, down, seen)))
+    fed.observe(old)
+    fed.say(old, draft("Palsu", unheard, 2))
+    assert judged(fed, review(fed, curate, old, waits, 2)) is None
+    assert records(fed.node())[waits] == ("e0", 2, PUBLISHED)
+    heir = recover(fed, 0, good)
+    fed.observe(heir)
+
+    # Everything stands where it stood.
+    tx = agreed(fed)
+    assert records(tx) == {
+        waits: ("e1", 1, SUBMITTED),
+        down: ("e1", 1, REJECTED),
+        **dict.fromkeys((seen, unheard, first, second, third), ("e1", 1, PUBLISHED)),
+    }
+    found = governance(tx)
+    assert [found.submission(heir.feed, record) for record in (waits, down, seen, unheard)] == [(1, PRACTICE), (1, PRACTICE), None, None]
+    assert [found.hosted(heir.feed, record) for record in (first, second, third)] == [(1, AGENDA, False)] * 3
+
+    # In the name of the old epoch nothing is done any more; in that of the new one, as if nothing had been.
+    assert judged(fed, review(fed, curate, old, waits, 1)) == Reason.ACT_INVALID
+    assert judged(fed, withdraw(fed, hosting, old, first, 1)) == Reason.ACT_INVALID
+    assert judged(fed, review(fed, curate, heir, waits, 2)) == Reason.VERSION_OUT_OF_ORDER
+    for record in (waits, down):
+        assert judged(fed, review(fed, curate, heir, record, 1)) is None
+    assert judged(fed, withdraw(fed, hosting, heir, first, 1)) is None
+    assert judged(fed, withdraw(fed, hosting, heir, first, 1)) == Reason.VERSION_OUT_OF_ORDER
+    veto = fed.entry()
+    veto.veto.feed = SIMPUL.origin
+    veto.veto.index = next(act.index for act in governance(fed.node()).acts() if act.act.publication.record == second)
+    fed.say(heir, veto)
+    fed.say(heir, draft("Praktik", seen, 2))
+    fed.observe(heir)
+    stands = {
+        **dict.fromkeys((waits, down, unheard, third), ("e1", 1, PUBLISHED)),
+        seen: ("e1", 2, SUBMITTED),
+        **dict.fromkeys((first, second), ("e1", 1, RETRACTED)),
+    }
+    assert records(agreed(fed)) == stands
+
+    # And once more, from the second epoch.
+    last = recover(fed, len(fed.forums) - 1, size(heir))
+    fed.observe(last)
+    assert judged(fed, review(fed, curate, last, seen, 2)) is None
+    assert judged(fed, withdraw(fed, hosting, last, third, 1)) is None
+    tx = agreed(fed)
+    assert (records(tx)[seen], records(tx)[third]) == (("e2", 2, PUBLISHED), ("e2", 1, RETRACTED))
+
+
+def test_a_mandate_to_review_that_a_thief_gave_hides_nothing(tmp_path: Path) -> None:
+    fed = Federation(tmp_path, mode=SUBSIDIARITY)
+    old, record = fed.forums[0], new_record_id()
+    good = size(old)
+    ref = fed.mandate(old, "curate", kinds=[PRACTICE])
+    fed.observe(old)
+    fed.say(old, draft("Praktik", record))
+    fed.observe(old)
+    assert records(fed.node())[record] == ("e0", 1, SUBMITTED)
+    heir = recover(fed, 0, good)
+    fed.observe(heir)
+    fed.say(heir, draft("Praktik", record))
+    fed.observe(heir)
+    found = governance(agreed(fed))
+    assert found.submission(heir.feed, record) is None
+    assert judged(fed, review(fed, ref, heir, record, 1)) == Reason.MANDATE_REVOKED
+
+
+def test_a_suspension_that_a_thief_left_with_is_the_same_suspension(tmp_path: Path) -> None:
+    fed = Federation(tmp_path, mode=SUBSIDIARITY)
+    old = fed.forums[0]
+    fed.decide(fed.forums[1], dict.fromkeys(fed.forums[1:], YES), standing=standing(old, SUSPENDED))
+    good = size(old)
+    leave = fed.entry()
+    leave.departure.SetInParent()
+    fed.say(old, leave)
+    fed.observe(old)
+    heir = recover(fed, 0, good)
+    found = governance(agreed(fed))
+    assert found.member("forums/forum-0").state == SUSPENDED  # type: ignore[union-attr]
+    # It has not left, so nothing of that is held against it when it does so later.
+    assert found.endorsements_needed(heir.feed) == 0
+
+
+@pytest.mark.parametrize("state", [ACTIVE, entry_pb2.MEMBERSHIP_STATE_APPLIED])
+def test_who_has_left_comes_back_in_no_epoch_but_its_own(fed: Federation, state: int) -> None:
+    heir = recover(fed, 0, size(fed.forums[0]))
+    fed.observe(heir)
+    leave = fed.entry()
+    leave.departure.SetInParent()
+    fed.say(heir, leave)
+    fed.observe(heir)
+    assert judged(fed, fed.admit(heir_of(heir), state)) == Reason.RECOVERY_INVALID
+    assert judged(fed, fed.admit(Author(MemoryLog(), heir.feed), state)) == Reason.GENESIS_MISMATCH
+    assert judged(fed, fed.admit(fed.forums[0], state)) == Reason.EPOCH_SUPERSEDED
+    assert judged(fed, fed.admit(heir, state)) is None
+
+
+class Recoveries(Script):
+    """Histories in which feeds also begin anew."""
+
+    def do_recover(self, _: Author) -> None:
+        if self.choices.random() < 0.5:
+            return
+        place = self.choices.randrange(len(self.fed.forums))
+        old = self.fed.forums[place]
+        recovered = prove(old, heir_of(old), self.choices.randint(1, size(old)))
+        if judged(self.fed, write(self.fed, recovered)) is not None:
+            return
+        heir = recovered.heir
+        self.fed.former.append(old)
+        self.fed.forums[place] = heir
+        for rows in (self.records, self.hosted):
+            # The script goes on in the name of the new epoch, often with what is void, and sometimes in that of the old one.
+            rows[:] = [(heir if author is old and self.choices.random() < 0.9 else author, *rest) for author, *rest in rows]
+        self.refs = [(heir if author is old else author, name, ref) for author, name, ref in self.refs]
+        if self.choices.random() < 0.8:
+            self.fed.observe(heir)
+
+    def do_revoke(self, _: Author) -> None:
+        if self.refs:
+            owner, _, ref = self.choices.choice(self.refs)
+            giver = next(author for author in self.fed.authors if author.feed.origin == ref.feed)
+            body = giver.log.entries(giver.feed, ref.index, 1, 1)[0].body
+            entry = self.fed.entry()
+            entry.mandate_revocation.mandate = entry_pb2.Entry.FromString(body).mandate.id
+            self.fed.say(owner, entry)
+
+
+@pytest.mark.parametrize(
+    "theme",
+    [
+        ("curate", "write", "revise", "review", "recover", "finality"),
+        ("grant", "publish", "withdraw", "veto", "recover", "finality", "rotate"),
+        ("membership", "leave", "endorse", "propose", "vote", "recover", "state", "grant", "finality", "rotate"),
+        (),
+    ],
+    ids=["reviews", "acts", "members", "all"],
+)
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(seed=st.integers(0, 1 << 30))
+def test_whoever_holds_the_same_feeds_agrees_though_feeds_begin_anew(tmp_path: Path, theme: tuple[str, ...], seed: int) -> None:
+    fed = Federation(tmp_path)
+    Recoveries(fed, seed, theme).run(40)
+    agreed(fed, 2)
