@@ -512,11 +512,11 @@ class Governance:
         if _same_member(feed.origin, self._simpul) or len(entry.genesis) != 32:  # noqa: PLR2004 - SHA-256
             raise Refused(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
         member = self.member(self.name_of(feed))
+        if member is not None and any(former.feed == feed.origin for former in member.former):
+            raise Refused(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
         if member is not None and member.state == _LEFT and entry.state in (_APPLIED, _ACTIVE) and not entry.HasField("recovery"):
             self._check_genesis(feed, entry.genesis)
             self._check_consent(member, entry, keys_of)
-        if member is not None and any(former.feed == feed.origin for former in member.former):
-            raise Refused(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
         if entry.HasField("recovery"):
             self._recover(position, feed, entry, root_of)
         elif entry.state == _APPLIED:

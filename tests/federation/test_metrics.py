@@ -138,7 +138,7 @@ async def test_a_fork_is_an_alarm(federation: Federation) -> None:
 
     # The member signs another history of its own feed, and shows it.
     own = FeedId(FEDERATION, "javapromo")
-    signer = thief.home.member_keys({}).log_signer(own.origin)
+    signer = thief.home.create_keys({}).log_signer(own.origin)
     head = replication_pb2.Head(feed=own.origin, size=1, checkpoint=sign_checkpoint(Checkpoint(own.origin, 1, bytes(32)), [signer]))
     async with as_member(federation, thief) as channel:
         shown = asyncio.create_task(say(channel, hello("javapromo"), replication_pb2.Frame(heads=[head])))

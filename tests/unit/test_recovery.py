@@ -593,8 +593,10 @@ def review(fed: Federation, ref: entry_pb2.MandateRef, owner: Author, record: st
 def withdraw(fed: Federation, ref: entry_pb2.MandateRef, owner: Author, record: str, version: int) -> int:
     entry = fed.entry()
     entry.act.CopyFrom(entry_pb2.Act(function="publish-on-behalf", mandates=[ref], on_behalf_of=owner.feed.origin))
-    entry.act.withdrawal.record, entry.act.withdrawal.version = record, version
-    return fed.say(fed.simpul, entry)
+    blob = contents.new_blob(entry_pb2.RetractionNotice(reason="Batal").SerializeToString())
+    part = entry.act.withdrawal
+    part.record, part.version, part.digest, part.content_size = record, version, contents.digest(blob), len(blob) - 32
+    return fed.say(fed.simpul, Draft(entry, blob))
 
 
 def host(fed: Federation, ref: entry_pb2.MandateRef, owner: Author) -> str:
@@ -717,7 +719,8 @@ def test_who_has_left_comes_back_in_no_epoch_but_its_own(fed: Federation, state:
     leave.departure.SetInParent()
     fed.say(heir, leave)
     fed.observe(heir)
-    assert judged(fed, fed.admit(heir_of(heir), state)) == Reason.RECOVERY_INVALID
+    # Whoever has left comes back with its own word alone, and that is its feed's of today.
+    assert judged(fed, fed.admit(heir_of(heir), state)) == Reason.CONSENT_MISSING
     assert judged(fed, fed.admit(Author(MemoryLog(), heir.feed), state)) == Reason.GENESIS_MISMATCH
     assert judged(fed, fed.admit(fed.forums[0], state)) == Reason.EPOCH_SUPERSEDED
     assert judged(fed, fed.admit(heir, state)) is None
