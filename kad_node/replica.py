@@ -403,6 +403,10 @@ class StoreReplica:
             self._on_open()
 
     def _touched(self, touched: Mapping[FeedId, int]) -> None:
+        if any(size < self._sizes.get(feed, 0) for feed, size in touched.items()):
+            # A history was given up for another one, which may come to have the same size.
+            self._cache.clear()
+            self._cached_bytes = 0
         self._sizes.update(touched)
         for listener in list(self._listeners):
             listener(touched)
