@@ -212,13 +212,15 @@ def _fold(tx: FoldTransaction, state: FeedState, stored: StoredEntry) -> Problem
             return Problem(Reason.CONTENT_MISSING, f"the text of a {body} has not arrived", waiting=True)
 
 
+#: What people read.
+_SHOWN = frozenset({"record_version", "record_retraction", "profile_version"})
+
+
 def is_withheld(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry) -> bool:
     """Is what travels beside an entry for another federation only? Then it does not come here, and nobody waits for it."""
     return tx.standpoint.is_foreign(feed) and not is_open(tx, feed, entry)
 
 
-#: What people read.
-_SHOWN = frozenset({"record_version", "record_retraction", "profile_version"})
 #: What only a simpul's feed may hold; judged in ``kad_protocol.order``.
 _SIMPUL_BODIES = frozenset({"observation", "membership", "founding", "finality", "census", "act"})
 
