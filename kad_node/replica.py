@@ -273,8 +273,8 @@ class StoreReplica:
         return extended
 
     def _check_observed(self, tx: SqliteTransaction, extended: feeds.Extended) -> None:
-        """Of a member with two histories only that one is taken which the simpul's log observes."""
-        state, simpul = tx.feed(extended.feed), simpul_of(tx, self._own)
+        """Of a member with two histories only that one is taken which the log of its federation's simpul observes."""
+        state, simpul = tx.feed(extended.feed), simpul_of(tx, extended.feed)
         if state is None or simpul is None or state.quarantine != Reason.FORKED:
             return
         for size, root in tx.observations(simpul, extended.feed, extended.size - extended.added, extended.size):
@@ -467,6 +467,10 @@ class StoreReplica:
         self._settle()
 
     def _touched(self, touched: Mapping[FeedId, int]) -> None:
+        if any(size < self._sizes.get(feed, 0) for feed, size in touched.items()):
+            # A history was given up for another one, which may come to have the same size.
+            self._cache.clear()
+            self._cached_bytes = 0
         self._sizes.update(touched)
         for listener in list(self._listeners):
             listener(touched)

@@ -69,11 +69,6 @@ def alarms(tx: SqliteTransaction, own: FeedId) -> list[node_pb2.Alarm]:
     return found
 
 
-def _contradicted(tx: SqliteTransaction, own: FeedId) -> bool:
-    simpul = simpul_of(tx, own)
-    return simpul is not None and Governance(tx.affairs(simpul), simpul).head.waiting_reason == Reason.OBSERVATION_CONTRADICTED
-
-
 def _silence(tx: SqliteTransaction, simpul: FeedId, governance: Governance) -> list[node_pb2.Alarm]:
     """A log that stands still, and one that nobody confirms: what a simpul that shows each member another face cannot avoid."""
     state, now = tx.feed(simpul), micros_now()
@@ -192,27 +187,44 @@ def _contradiction(tx: SqliteTransaction, simpul: FeedId, member: FeedId) -> byt
 # Following.
 
 
+def contradicted(tx: SqliteTransaction, own: FeedId) -> list[tuple[FeedId, int]]:
+    """Feeds of which this node holds another history than their federation's simpul observes, and to where it had observed them before:
+    of one's own federation, and of those whose simpuls are members of it.
+    """
+    simpul, found = simpul_of(tx, own), []
+    joined = [feed for feed, state in tx.foreign_simpuls() if state == entry_pb2.MEMBERSHIP_STATE_ACTIVE]
+    for judged in [*joined, *([simpul] if simpul is not None else [])]:
+        governance = Governance(tx.affairs(judged), judged)
+        if governance.head.waiting_reason == Reason.OBSERVATION_CONTRADICTED:
+            feed = FeedId.parse(governance.head.waiting_for)
+            if feed.federation == judged.federation:
+                found.append((feed, governance.observed_size(feed) or 0))
+    return found
+
+
 def follow_observed(tx: SqliteTransaction, own: FeedId) -> FeedId | None:
     """A member has signed two histories, and this node holds the one that the simpul's log does not observe: give it up from where the
     two part, so that the other can come. Returns whose feed it was.
     """
-    simpul = simpul_of(tx, own)
-    if simpul is None:
-        return None
-    governance = Governance(tx.affairs(simpul), simpul)
-    if governance.head.waiting_reason != Reason.OBSERVATION_CONTRADICTED:
-        return None
-    feed = FeedId.parse(governance.head.waiting_for)
-    state, known = tx.feed(feed), governance.observed_size(feed) or 0
+    for feed, known in contradicted(tx, own):
+        if _is_to_follow(tx, own, feed, known):
+            _follow(tx, feed, known)
+            return feed
+    return None
+
+
+def _is_to_follow(tx: SqliteTransaction, own: FeedId, feed: FeedId, known: int) -> bool:
+    """Without a proof it might be the simpul that is wrong; and what one has signed oneself is not given up."""
+    state = tx.feed(feed)
     if state is None or feed == own or state.quarantine != Reason.FORKED or state.role == entry_pb2.MEMBER_ROLE_SIMPUL:
-        # Without a proof it might be the simpul that is wrong; and what one has signed oneself is not given up.
-        return None
-    if state.size <= known:
-        return None
+        return False
+    return state.size > known
+
+
+def _follow(tx: SqliteTransaction, feed: FeedId, known: int) -> None:
     feeds.truncate(tx, feed, known)
     tx.put_local(GOOD_SIZE, feed.origin, str(min(known, tx.good_size(feed) or known)).encode())
     tx.refold(feed)
-    return feed
 
 
 # Watching.
@@ -259,6 +271,11 @@ class Vigil:
             if new:
                 self._node.witness.announce()
         own = self._node.own
+        if await self._node.store.read(lambda tx: contradicted(tx, own)):
+            followed = await self._node.store.write(lambda tx: follow_observed(tx, own))
+            if followed is not None:
+                log.warning("a feed is taken as the simpul observes it", extra={"event_name": "history_dropped", "feed": followed.origin})
+                self._reconnect()
         found = await self._node.store.read(lambda tx: [*own_alarms(tx, own), *alarms(tx, own)])
         present = {(alarm.reason, alarm.feed) for alarm in found}
         for reason, feed in sorted(present - self._raised):

@@ -31,6 +31,7 @@ from kad_protocol.v1 import (
     replication_pb2,
     replication_pb2_grpc,
     transparency_pb2,
+    transparency_pb2_grpc,
 )
 from tests.federation.harness import PRACTICE, START_SECONDS, Federation, Member, cheat, command, environment, until
 
@@ -152,6 +153,11 @@ async def test_what_is_for_everybody_crosses_and_nothing_else(federations: tuple
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await records_pb2_grpc.RecordsServiceStub(channel).GetRecord(records_pb2.GetRecordRequest(name=name))
             assert from_rpc_error(caught.value).reason == Reason.FOREIGN_MEMBER
+        # A dossier may hold what single entries say, and is for one's own federation.
+        transparency = transparency_pb2_grpc.TransparencyServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await anext(aiter(transparency.GetEvidence(transparency_pb2.GetEvidenceRequest(name="evidence/unlawful"))))
+        assert from_rpc_error(caught.value).reason == Reason.FOREIGN_MEMBER
 
     # What the others' disks hold, looked at as bytes.
     for member in (left, right, one.simpul, two.simpul):

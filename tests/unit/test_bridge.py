@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import zlib
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kad_node import dossier, vigil
+from kad_node.bundle import read_frames
 from kad_node.fence import Fence, FenceState
 from kad_node.replica import StoreReplica
 from kad_node.service.records import to_record
@@ -23,6 +30,7 @@ from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2, replication_pb2
 from kad_simpul.observe import Observer
 from tests.unit.federation import NETWORKING, SIMPUL, YES, Federation, agenda, charter
 from tests.unit.feeds import Author, SqliteLog, draft
+from tests.unit.test_recovery import heir_of, prove, recover, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -482,3 +490,165 @@ async def test_nobody_of_another_federation_says_when_a_member_may_sign(replica:
     assert await meet(STRANGER, 3) is FenceState.FENCED
     assert await meet(STRANGER, 1000) is FenceState.FENCED
     assert await meet(MEMBER, 3) is FenceState.OPEN
+
+
+# A member that has left, keys that change, a log that somebody checks anew.
+
+
+def parted(federation: Federation, other: FeedId) -> int:
+    """The simpul leaves the federation of another one, which is no member here any more either."""
+    entry = federation.entry()
+    entry.departure.simpul = other.origin
+    return federation.say(federation.simpul, entry)
+
+
+@pytest.mark.parametrize("by_its_own_word", [True, False])
+def test_it_comes_back_with_its_own_word_alone(pair: Pair, *, by_its_own_word: bool) -> None:
+    old = pair.ours.consent(pair.theirs.simpul)
+    pair.ours.now += 1_000_000
+    if by_its_own_word:
+        pair.theirs.now = pair.ours.now
+        entry = pair.theirs.entry()
+        entry.departure.simpul = SIMPUL.origin
+        pair.theirs.say(pair.theirs.simpul, entry)
+    else:
+        parted(pair.ours, OTHER)
+    pair.ours.observe(pair.theirs.simpul)
+    silent = pair.ours.admit(pair.theirs.simpul, category=ASSOCIATE, consent=entry_pb2.Consent())
+    tx = pair.node()
+    assert reason(tx, SIMPUL, silent) == Reason.CONSENT_MISSING
+    assert tx.membership(OTHER) == LEFT
+    stale = pair.ours.admit(pair.theirs.simpul, category=ASSOCIATE, consent=old)
+    pair.bring(tx)
+    assert reason(tx, SIMPUL, stale) == (Reason.CONSENT_MISSING if by_its_own_word else None)
+    pair.ours.now += 1_000_000
+    pair.ours.admit(pair.theirs.simpul, category=ASSOCIATE)
+    pair.bring(tx)
+    assert tx.membership(OTHER) == ACTIVE
+    assert [member.name for member in Governance(tx.affairs(SIMPUL), SIMPUL).electorate()] == ["forums/forum-0", "forums/forum-1"]
+
+
+def test_who_comes_back_to_another_federation_is_not_for_us_to_judge(pair: Pair) -> None:
+    third = Author(pair.theirs.simpul.log.__class__(), THIRD, role=entry_pb2.MEMBER_ROLE_SIMPUL)
+    pair.theirs.admit(third, category=ASSOCIATE)
+    parted(pair.theirs, THIRD)
+    pair.theirs.admit(third, category=ASSOCIATE)
+    tx = pair.node()
+    found = Governance(tx.affairs(OTHER), OTHER)
+    assert found.member(found.name_of(THIRD)).state == ACTIVE  # type: ignore[union-attr]
+    assert tx.reason_counts() == {}
+
+
+def test_its_members_begin_anew_and_their_records_go_on(pair: Pair) -> None:
+    old = pair.theirs.forums[0]
+    hidden, shown, stolen = draft("Internal"), draft("Terbuka"), draft("Palsu")
+    hidden.entry.record_version.audience = FEDERATION
+    pair.theirs.say(old, hidden, shown)
+    good = old.log.feed(old.feed).size
+    pair.theirs.say(old, stolen)
+    pair.theirs.observe(old)
+    tx = pair.node()
+    heir = recover(pair.theirs, 0, good)
+    blob = contents.new_blob(entry_pb2.RetractionNotice(reason="usang").SerializeToString())
+    entry = pair.theirs.entry()
+    part = entry.record_retraction
+    part.record, part.version, part.digest, part.content_size = (
+        *(shown.entry.record_version.record, 1, contents.digest(blob)),
+        len(blob) - 32,
+    )
+    pair.bring(tx)
+
+    def row(made: Draft) -> Any:
+        return tx.record(RecordName(old.feed.forum, made.entry.record_version.record, OTHER.federation), 0, SIMPUL)
+
+    assert tx.feed(old.feed).quarantine == Reason.EPOCH_SUPERSEDED  # type: ignore[union-attr]
+    assert [row(made).feed for made in (hidden, shown)] == [heir.feed] * 2
+    assert row(hidden).state == records_pb2.RECORD_STATE_WITHHELD
+    assert row(shown).state == records_pb2.RECORD_STATE_PUBLISHED
+    assert row(stolen).state == records_pb2.RECORD_STATE_RETRACTED
+    # For whom it is does not change by whose feed it is a record of now.
+    for feed in (old.feed, heir.feed):
+        assert tx.version_audience(feed, shown.entry.record_version.record, 1) == PUBLIC
+        assert tx.version_audience(feed, hidden.entry.record_version.record, 1) == FEDERATION
+    pair.theirs.say(heir, Draft(entry, blob))
+    pair.bring(tx)
+    assert (row(shown).state, row(shown).retraction) == (records_pb2.RECORD_STATE_RETRACTED, "usang")
+    assert [row.problem.reason for row in tx.problems(100) if row.problem.reason != Reason.EPOCH_SUPERSEDED] == []
+
+
+def test_nobody_begins_a_feed_of_ours_anew_for_us(pair: Pair) -> None:
+    victim = pair.ours.forums[0]
+    said(pair.theirs, victim.feed, victim.genesis)
+    pair.theirs.observe(victim)
+    recovered = prove(victim, heir_of(victim), 1)
+    write(pair.theirs, recovered)
+    tx = pair.node()
+    assert tx.feed(victim.feed).quarantine == ""  # type: ignore[union-attr]
+    assert tx.feed(recovered.heir.feed) is None
+    assert tx.membership(victim.feed) == ACTIVE
+
+
+def test_a_log_with_another_simpul_among_its_members_is_judged_anew(pair: Pair) -> None:
+    pair.theirs.say(pair.theirs.forums[0], draft("Isi mereka"))
+    pair.ours.observe(pair.theirs.simpul)
+    index = pair.ours.act("publish-on-behalf", [], pair.ours.forums[0])
+    tx = pair.node()
+    data = dossier.unlawful(tx, SIMPUL, [(index, reason(tx, SIMPUL, index) or Reason.UNLAWFUL)])
+    found = dossier.verify(data)
+    assert isinstance(found, dossier.Unlawful)
+    assert [entry[0] for entry in found.findings] == [index]
+    # What their members wrote is no affair of ours, and does not go into the file.
+    assert {FeedId.parse(origin).forum for origin in origins(data)} == {"simpul-lain", SIMPUL.forum, "forum-0", "forum-1"}
+    assert {FeedId.parse(origin).federation for origin in origins(data)} == {SIMPUL.federation, OTHER.federation}
+    assert sum(FeedId.parse(origin).federation == OTHER.federation for origin in origins(data)) == 1
+
+
+def origins(data: bytes) -> set[str]:
+    """Feeds in a dossier."""
+    frames = zlib.decompress(base64.b64decode(json.loads(data)["frames"]))
+    return {batch.feed for frame in read_frames(io.BytesIO(frames)) for batch in frame.batches}
+
+
+async def test_that_another_simpuls_duties_are_not_observed_is_no_fault(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.theirs.observe(pair.theirs.forums[0])
+    pair.ours.say(pair.ours.forums[0], draft("Diabaikan"))
+    tx = pair.node()
+    assert tx.observed(SIMPUL, OTHER) < tx.feed(OTHER).size  # type: ignore[union-attr]
+    watch = vigil.Vigil(SimpleNamespace(own=pair.ours.forums[1].feed), lambda _: 0.0, lambda: None)  # type: ignore[arg-type]
+    now = pair.ours.now / 1_000_000
+    monkeypatch.setattr("kad_node.vigil.clock.time", lambda: now)
+    assert watch._passed_over(tx) == (set(), set())
+    now += 86_400
+    assert watch._passed_over(tx) == ({pair.ours.forums[0].feed}, set())
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_forum_with_two_histories_is_followed_as_its_own_simpul_observes_it(pair: Pair, *, theirs: bool) -> None:
+    federation = pair.theirs if theirs else pair.ours
+    liar, simpul = federation.forums[0], federation.simpul.feed
+    federation.observe(liar)
+    tx = pair.node()
+    twin = Author(liar.log.__class__(), liar.feed, liar.keys)
+    feeds.pin(twin.log, liar.feed, liar.genesis)
+    twin.log = liar.log.__class__()
+    feeds.pin(twin.log, liar.feed, liar.genesis)
+    batch = liar.batch(0)
+    feeds.extend(twin.log, batch, batch.checkpoint)
+    base = liar.log.feed(liar.feed).size
+    twin.write([draft("Hanya untuk satu")])
+    federation.say(liar, draft("Untuk simpul"))
+    federation.observe(liar)
+    batch = twin.batch(base)
+    feeds.extend(tx, batch, batch.checkpoint)
+    batch = federation.simpul.batch(tx.feed(simpul).size)  # type: ignore[union-attr]
+    feeds.extend(tx, batch, batch.checkpoint)
+    order.advance(tx, 100)
+    own = pair.ours.forums[1].feed
+    assert Governance(tx.affairs(simpul), simpul).head.waiting_reason == Reason.OBSERVATION_CONTRADICTED
+    assert vigil.follow_observed(tx, own) is None, "nobody has shown yet that it is the forum that lies"
+    feeds.quarantine(tx, liar.feed, Reason.FORKED)
+    assert vigil.follow_observed(tx, own) == liar.feed
+    batch = liar.batch(base)
+    feeds.extend(tx, batch, batch.checkpoint)
+    order.advance(tx, 100)
+    assert tx.judged(simpul) == tx.feed(simpul).size  # type: ignore[union-attr]
