@@ -40,7 +40,11 @@ dev: .venv/.dev .venv-proto/.done ## make .venv and .venv-proto with what the te
 
 .PHONY: test
 test: .venv/.dev .venv-proto/.done ## run the tests (ARGS="-k merkle" narrows, JOBS=1 runs them in order)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -rs $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -rs -m "not long" $(ARGS)
+
+.PHONY: test-long
+test-long: .venv/.dev .venv-proto/.done ## run the long tests: whole federations, attacked, killed, recovered, bridged
+	@$(BIN)/python -m pytest -n $(JOBS) --dist load -rs -m long $(ARGS)
 
 .PHONY: check
 check: check-style check-types check-imports check-stubs check-protos check-messages ## everything that is checked without running KAD

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Many commands one after the other: on a machine that does other things too each takes seconds.
-pytestmark = [pytest.mark.federation, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.federation, pytest.mark.long]
 
 FORUMS = ("forum-a", "forum-b", "forum-c")
 CHARTER = "mode: {mode}\nparticipation_percent: 60\ngeneral_percent: 60\nmembership_percent: 60\ncharter_percent: 75\n"

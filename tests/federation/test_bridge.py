@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Each of these founds two federations.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.federation, pytest.mark.long]
 
 PUBLIC, INTERNAL = "Untuk semua orang", "Rahasia jejaring sendiri"
 

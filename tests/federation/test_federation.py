@@ -355,6 +355,7 @@ async def test_signals_stop_and_reload(federation: Federation) -> None:
     assert not (kartamantul.home.path / "run.json").exists()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_demonstration_of_subsidiarity_ends_well(tmp_path: Path) -> None:
     done = kad("demo", "--mode", "subsidiarity", "--once", "--json", "--home", str(tmp_path / "demo"), seconds=240)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = [pytest.mark.federation, pytest.mark.long]
+
+
 @pytest.fixture
 async def federation(tmp_path: Path) -> AsyncIterator[Federation]:
     made = Federation(tmp_path)

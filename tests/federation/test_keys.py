@@ -20,7 +20,7 @@ from kad_protocol.v1 import node_pb2, records_pb2
 from tests.federation.harness import PRACTICE, Federation, Member, command, environment, until
 from tests.federation.test_witness import all_confirmed, kad
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.federation, pytest.mark.long]
 
 FORUMS = ("forum-a", "forum-b", "forum-c")
 PEER = ("forum-b", "forum-c")

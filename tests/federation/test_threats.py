@@ -27,7 +27,7 @@ from tests.federation.test_hostile_simpul import cheat, counted, raised
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.federation, pytest.mark.long]
 
 
 async def whole_feed(member: Member, forum: str) -> replication_pb2.Batch:
