@@ -1,9 +1,10 @@
 // Command kadcheck judges what KAD makes with code that is not KAD's: signed notes with golang.org/x/mod/sumdb/note,
-// proofs and roots with github.com/transparency-dev/merkle.
+// proofs and roots with github.com/transparency-dev/merkle, proof files, policies and cosignatures with filippo.io/torchwood.
 //
 //	kadcheck note <vkey>  < note          prints {"origin", "size", "root"} of the checkpoint, if the note verifies
 //	kadcheck proofs       < JSON lines    prints "ok" or "no: <why>" for each case, in order
 //	kadcheck root         < JSON list     prints the RFC 6962 root (hex) over leaves given in hex
+//	kadcheck tlog-proof <policy file> <leaf hash, hex>  < proof   prints "ok" if filippo.io/torchwood believes the C2SP tlog-proof
 //
 // Exit status 1: the note does not verify. 2: what was asked cannot be understood.
 package main
@@ -19,13 +20,15 @@ import (
 	"strconv"
 	"strings"
 
+	"filippo.io/torchwood"
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
-var errUsage = errors.New("usage: kadcheck note <vkey> | proofs | root")
+var errUsage = errors.New("usage: kadcheck note <vkey> | proofs | root | tlog-proof <policy file> <leaf hash>")
 
 // hash is written in hex.
 type hash []byte
@@ -52,7 +55,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		var refused *note.UnverifiedNoteError
 		var invalid *note.InvalidSignatureError
-		if errors.As(err, &refused) || errors.As(err, &invalid) {
+		if errors.As(err, &refused) || errors.As(err, &invalid) || errors.Is(err, errRefused) {
 			os.Exit(1)
 		}
 		os.Exit(2)
@@ -67,8 +70,39 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		return checkProofs(in, out)
 	case len(args) == 1 && args[0] == "root":
 		return computeRoot(in, out)
+	case len(args) == 3 && args[0] == "tlog-proof":
+		return checkTlogProof(args[1], args[2], in, out)
 	}
 	return errUsage
+}
+
+// errRefused is a proof that does not hold.
+var errRefused = errors.New("refused")
+
+// checkTlogProof believes nothing but the policy: whose log, which witnesses, how many of them.
+func checkTlogProof(policyFile, leaf string, in io.Reader, out io.Writer) error {
+	text, err := os.ReadFile(policyFile)
+	if err != nil {
+		return err
+	}
+	policy, err := torchwood.ParsePolicy(text)
+	if err != nil {
+		return err
+	}
+	data, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	var wanted tlog.Hash
+	sum, err := hex.DecodeString(leaf)
+	if err != nil || copy(wanted[:], sum) != len(wanted) {
+		return errUsage
+	}
+	if err := torchwood.VerifyProof(policy, wanted, data); err != nil {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	_, err = fmt.Fprintln(out, "ok")
+	return err
 }
 
 func openNote(vkey string, in io.Reader, out io.Writer) error {
