@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from cryptography import x509
-from rich.table import Table
+from rich.markup import escape
 
 from kad_node import config as configuration
 from kad_node import recovery as recoveries
@@ -318,14 +318,13 @@ def _show_plan(standing: Standing, doubtful: list[Doubtful]) -> None:
         out.print(_("Nothing becomes void."))
         return
     out.print(f"[red]{_('These entries become void, for everybody and for good:')}[/]")
-    table = Table(box=None, pad_edge=False)
-    for title in (_("Entry"), _("When"), _("What"), ""):
-        table.add_column(title, overflow="fold")
+    # Lines, not a table: ids must stay whole on a narrow terminal.
     for item in doubtful[:_MOST_SHOWN]:
         entry = parse_entry(item.body)
         when = show.moment(entry.time) if entry is not None else "-"
-        table.add_row(str(item.index), when, describe(entry), _("only on this machine") if item.only_here else "")
-    out.print(table)
+        here = f", {_('only on this machine')}" if item.only_here else ""
+        out.print(f"  {_('entry')} {item.index}  {when}{here}")
+        out.print(f"    {escape(describe(entry))}")
     if len(doubtful) > _MOST_SHOWN:
         out.print(_("... and {n} more.").format(n=len(doubtful) - _MOST_SHOWN))
 
