@@ -91,6 +91,7 @@ class StoreReplica:
         #: This member's part in confirming its simpul; None while it only looks.
         self.witness: Witness | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._grew_meanwhile = False
         #: Feeds of which another history was shown than is here; True where that does not end when the author goes on.
         self._inconsistent: dict[FeedId, bool] = {}
         self._evidence_version = 0
@@ -390,7 +391,9 @@ class StoreReplica:
     async def _look_again(self, witness: Witness) -> None:
         """What was put to this witness before it held the entries."""
         try:
-            await self._refuse(self._own, await witness.grown())
+            while self._grew_meanwhile:
+                self._grew_meanwhile = False
+                await self._refuse(self._own, await witness.grown())
         except StorageError as error:
             log.warning("what the witnesses say could not be kept: %s", error)
         finally:
@@ -474,8 +477,10 @@ class StoreReplica:
         self._sizes.update(touched)
         for listener in list(self._listeners):
             listener(touched)
-        if self.witness is not None and self._looking is None and self.witness.is_waiting_for(touched):
-            self._looking = asyncio.get_running_loop().create_task(self._look_again(self.witness), name="witness")
+        if self.witness is not None and self.witness.notice(list(touched)):
+            self._grew_meanwhile = True
+            if self._looking is None:
+                self._looking = asyncio.get_running_loop().create_task(self._look_again(self.witness), name="witness")
 
     def wake(self) -> None:
         """There is something to say besides feeds."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time as clock
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -148,6 +149,8 @@ class Witness:
         self._changed = changed
         #: Checkpoints that we do not hold or have not judged yet, by their notes, to be looked at again when that has changed.
         self._waiting: dict[FeedId, dict[bytes, tuple[FeedId, replication_pb2.Witnessed]]] = {}
+        #: How often each feed has grown.
+        self._growth: Counter[FeedId] = Counter()
         #: Grows when there is something new to pass on.
         self.version = 0
 
@@ -204,7 +207,7 @@ class Witness:
             feed = peer
             try:
                 feed = FeedId.parse(item.checkpoint.partition(b"\n")[0].decode(errors="replace"))
-                wanted, faults = await self._store.write(lambda tx, f=feed, i=item: self._take(tx, f, i))  # type: ignore[misc]
+                wanted, faults = await self._look(feed, item)
             except KadError as error:
                 refused.append((feed, error))
                 continue
@@ -216,6 +219,17 @@ class Witness:
         if new:
             self._announce()
         return refused
+
+    async def _look(self, feed: FeedId, item: replication_pb2.Witnessed) -> tuple[bool | None, list[KadError]]:
+        """See ``_take``; what is put off then lies beyond what is here *now*, or nobody would look at it again."""
+        refused: list[KadError] = []
+        while True:
+            growth = self._growth[feed]
+            wanted, faults = await self._store.write(lambda tx: self._take(tx, feed, item))
+            refused += faults
+            # It may have grown in the same transaction, and so been announced before we come to hear of either.
+            if wanted is not None or self._growth[feed] == growth:
+                return wanted, refused
 
     def _put_off(self, feed: FeedId, peer: FeedId, item: replication_pb2.Witnessed) -> None:
         waiting = self._waiting.setdefault(feed, {})
@@ -239,8 +253,9 @@ class Witness:
                 refused.extend(await self.take(peer, [item]))
         return refused
 
-    def is_waiting_for(self, grown: Iterable[FeedId]) -> bool:
-        """Is there a checkpoint to look at again, now that these feeds have grown?"""
+    def notice(self, grown: Iterable[FeedId]) -> bool:
+        """These feeds have grown. Is there a checkpoint to look at again (see ``grown``)? On the event loop, after each commit."""
+        self._growth.update(grown)
         return any(feed in self._waiting for feed in grown)
 
     def _take(self, tx: SqliteTransaction, feed: FeedId, item: replication_pb2.Witnessed) -> tuple[bool | None, list[KadError]]:

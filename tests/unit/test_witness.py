@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kad_node.fence import Fence
+from kad_node.replica import StoreReplica
 from kad_node.store.memory import MemoryLog
 from kad_node.store.sqlite import SqliteStore
 from kad_node.witness import Witness, confirmed_checkpoint, witnessed_note, witnessing
@@ -239,11 +240,66 @@ async def test_only_what_lies_on_the_own_disk_is_confirmed(world: World) -> None
     world.simpul.publish()
     assert await place.take(world.proposal()) == []
     assert await place.lines() == []
-    assert place.witness.is_waiting_for([SIMPUL])
+    assert place.witness.notice([SIMPUL])
     await place.follow(world.simpul)
     assert await place.witness.grown() == []
     assert [len(item.cosignatures) for item in await place.lines()] == [1]
-    assert not place.witness.is_waiting_for([SIMPUL])
+    assert not place.witness.notice([SIMPUL])
+
+
+async def replicating(place: Place) -> StoreReplica:
+    """What tells the witness that a feed has grown."""
+    replica = StoreReplica(place.store, place.author.feed, place.fence, lambda: None)
+    replica.witness = place.witness
+    await replica.start()
+    return replica
+
+
+async def confirmed_up_to(place: Place) -> int:
+    said = await place.store.read(lambda tx: tx.local("witness", SIMPUL.origin))
+    return int(json.loads(said)["size"]) if said is not None else 0
+
+
+async def confirmed_here(place: Place, size: int) -> None:
+    """Wait until this member confirms so many entries; nobody says anything more to it."""
+    async with asyncio.timeout(20):
+        while await confirmed_up_to(place) != size:  # noqa: ASYNC110 - the store has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_checkpoint_whose_entries_arrive_in_the_same_transaction_is_confirmed(world: World) -> None:
+    place = world.places[0]
+    await replicating(place)
+    held = world.simpul.log.feed(SIMPUL).size
+    world.simpul.publish()
+    batch = world.simpul.batch(held)
+    refused, _ = await asyncio.gather(place.take(world.proposal()), place.store.write(lambda tx: feeds.extend(tx, batch, batch.checkpoint)))
+    assert refused == []
+    await confirmed_here(place, held + 1)
+
+
+async def test_what_arrives_while_the_witness_looks_again_is_looked_at_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = world.places[0]
+    await replicating(place)
+    held = world.simpul.log.feed(SIMPUL).size
+    world.simpul.publish()
+    first = world.simpul.batch(held)
+    world.simpul.publish()
+    second = world.simpul.batch(held + 1)
+    look, looks = place.witness.grown, 0
+
+    async def slow() -> list[tuple[FeedId, KadError]]:
+        nonlocal looks
+        looks += 1
+        refused = await look()
+        if looks == 1:
+            await place.store.write(lambda tx: feeds.extend(tx, second, second.checkpoint))
+        return refused
+
+    monkeypatch.setattr(place.witness, "grown", slow)
+    assert await place.take(world.proposal()) == []
+    await place.store.write(lambda tx: feeds.extend(tx, first, first.checkpoint))
+    await confirmed_here(place, held + 2)
 
 
 async def test_what_was_confirmed_is_remembered_over_a_restart(world: World) -> None:
