@@ -9,7 +9,7 @@ import os
 import signal
 from contextlib import suppress
 from importlib import metadata
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc.aio
 from cryptography import x509
@@ -53,7 +53,7 @@ from kad_protocol.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from kad_node.home import Home
 
@@ -149,7 +149,8 @@ class Daemon(Generic[C]):
         self._stopping = asyncio.Event()
         self._stops = 0
         self._servers: list[grpc.aio.Server] = []
-        self._more_tasks: list[asyncio.Task[None]] = []
+        self._duties: list[asyncio.Task[None]] = []
+        self._fault: UnavailableError | None = None
         self._health = health.aio.HealthServicer()
         self._identity: ServerIdentity | None = None
         self._metrics: MetricsServer | None = None
@@ -196,6 +197,7 @@ class Daemon(Generic[C]):
 
         Raises:
             KadError: it could not start.
+            UnavailableError: ``SHUTTING_DOWN``, one of its duties ended in a fault.
         """
         with self.home.lock(PATIENCE_SECONDS):
             self._catch_signals()
@@ -206,6 +208,23 @@ class Daemon(Generic[C]):
                 await self._stopping.wait()
             finally:
                 await self._stop()
+        if self._fault is not None:
+            raise self._fault
+
+    def begin_duty(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do something as long as this daemon runs. Ends it in a fault, so does the daemon, and whoever supervises it begins it anew: one
+        that does half of what it should looks well for months.
+        """
+        duty = asyncio.create_task(work, name=name)
+        self._duties.append(duty)
+        duty.add_done_callback(self._look_at_end)
+
+    def _look_at_end(self, duty: asyncio.Task[None]) -> None:
+        if not duty.cancelled():
+            log.critical("a duty ended, so this daemon ends", exc_info=duty.exception(), extra={"duty": duty.get_name()})
+            name = duty.get_name()
+            self._fault = UnavailableError(Reason.SHUTTING_DOWN, f"{name} ended in a fault that nobody expected; the log has it", duty=name)
+            self._stopping.set()
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -243,11 +262,9 @@ class Daemon(Generic[C]):
         for name in ("", *_SERVICES.values()):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self.dial()
-        self._tasks = [
-            asyncio.create_task(self._watch_certificate(), name="certificate"),
-            asyncio.create_task(self._watchdog(), name="watchdog"),
-            asyncio.create_task(Vigil(self.node, self.peers.connected_since, self.peers.begin_anew).run(), name="vigil"),
-        ]
+        self.begin_duty("certificate", self._watch_certificate())
+        self.begin_duty("watchdog", self._watchdog())
+        self.begin_duty("vigil", Vigil(self.node, self.peers.connected_since, self.peers.begin_anew).run())
 
     def _channel_files(self) -> ChannelFiles | None:
         try:
@@ -305,8 +322,8 @@ class Daemon(Generic[C]):
         systemd.notify(STOPPING=1)
         log.info("stopping")
         await self._health.enter_graceful_shutdown()
-        for task in [*getattr(self, "_tasks", []), *self._more_tasks]:
-            task.cancel()
+        for duty in self._duties:
+            duty.cancel()
         if self._metrics is not None:
             await self._metrics.close()
         if hasattr(self, "peers"):

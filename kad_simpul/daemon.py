@@ -14,7 +14,7 @@ from kad_node.service.affairs import governance_of
 from kad_protocol.authority import policy
 from kad_protocol.certificates import Authority, TrustAnchor
 from kad_protocol.channel import enrolment_credentials, server_options
-from kad_protocol.errors import PreconditionError, Reason
+from kad_protocol.errors import KadError, PreconditionError, Reason
 from kad_protocol.status import ErrorInterceptor
 from kad_protocol.v1 import bridge_pb2, bridge_pb2_grpc, enrolment_pb2, enrolment_pb2_grpc
 from kad_simpul.acts import Acts
@@ -96,9 +96,9 @@ class SimpulDaemon(Daemon[SimpulConfig]):
         self.addresses["enrolment"] = bind(server, self.config.enrolment_listen, credentials)
         self._servers.append(server)
         await server.start()
-        self._more_tasks.append(asyncio.create_task(self._propose(), name="propose"))
-        self._more_tasks.append(asyncio.create_task(self._bridges.run(), name="bridges"))
-        self._more_tasks.append(asyncio.create_task(Steward(self.node, self.config.census_seconds).run(), name="steward"))
+        self.begin_duty("propose", self._propose())
+        self.begin_duty("bridges", self._bridges.run())
+        self.begin_duty("steward", Steward(self.node, self.config.census_seconds).run())
 
     async def _check_mode(self) -> None:
         """The configuration may ask for no more authority than the members have given.
@@ -123,8 +123,11 @@ class SimpulDaemon(Daemon[SimpulConfig]):
         """Put the own feed's newest checkpoint to the witnesses, not too often: a confirmation costs each of them two signatures."""
         while True:
             changed = self.node.next_change()
-            if not await self.node.witness.propose():
-                await changed.wait()
+            try:
+                if not await self.node.witness.propose():
+                    await changed.wait()
+            except KadError as error:
+                log.warning("no checkpoint could be put to the members: %s", error)
             await asyncio.sleep(self.config.witness_interval_seconds)
 
     async def renew_certificate(self) -> None:

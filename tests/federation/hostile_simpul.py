@@ -8,6 +8,7 @@
                    and counts endless members of its own
 ``misquote:FORUM`` observes another root of a forum's feed than the forum has signed
 ``ahead``          writes an entry whose time is a day ahead, so that every vote and every mandate would end a day early
+``faint``          does not cheat, but one of its duties ends in a fault that nobody thought of
 ``amnesia``        forgets that it has to hear its own head first: a restored copy goes on as if nothing had been
 =================  =====================================================================================
 """
@@ -65,8 +66,10 @@ class Hostile(SimpulDaemon):
             self.node.before_seal = before_seal
         elif self.trick.startswith("misquote:"):
             self.node.before_seal = lambda tx: self._misquote(tx, self.trick.removeprefix("misquote:"))
+        elif self.trick == "faint":
+            self.begin_duty("faint", self._faint())
         elif self.trick in ("overreach", "admit", "ahead", "annex"):
-            self._more_tasks.append(asyncio.create_task(self._cheat()))
+            self.begin_duty("cheat", self._cheat_on())
 
     def _misquote(self, tx: SqliteTransaction, forum: str) -> None:
         for feed in sorted(tx.touched):
@@ -75,6 +78,13 @@ class Hostile(SimpulDaemon):
                 entry = new_entry(micros_now())
                 entry.observation.feed, entry.observation.size, entry.observation.root = feed.origin, state.size, bytes(range(32))
                 feeds.append(tx, self.own, [Draft(entry)])
+
+    async def _faint(self) -> None:
+        raise ZeroDivisionError
+
+    async def _cheat_on(self) -> None:
+        await self._cheat()
+        await asyncio.Event().wait()
 
     async def _cheat(self) -> None:
         while self.node.fence.state is not FenceState.OPEN:  # noqa: ASYNC110 - the fence has no event

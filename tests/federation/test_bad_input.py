@@ -30,6 +30,19 @@ def refuse(program: str, home: Path, *arguments: str, status: int = 1, stdin: st
     return " ".join(done.stderr.split())
 
 
+async def test_a_daemon_that_cannot_do_all_that_it_should_does_not_go_on_with_half_of_it(federation: Federation) -> None:
+    """It says so and ends, so that whoever supervises it begins it anew."""
+    home = federation.simpul.home
+    await federation.simpul.stop()
+    done = command("tests.federation.hostile_simpul", home.path, "faint")
+    assert done.returncode == 1
+    *logged, said = done.stderr.splitlines()
+    assert said == "faint ended in a fault that nobody expected; the log has it"
+    assert "ZeroDivisionError" in logged
+    # Nothing of it is left behind.
+    await federation.simpul.start()
+
+
 async def test_invitations_that_do_not_hold(federation: Federation, tmp_path: Path) -> None:
     good = federation.invite("kartamantul")
     home = tmp_path / "x"
