@@ -28,6 +28,7 @@ from kad_protocol.v1 import content_pb2, entry_pb2
 if TYPE_CHECKING:
     from kad_node.config import CommonConfig
     from kad_node.home import Home
+    from kad_node.store.transaction import SqliteTransaction
     from kad_protocol.v1 import enrolment_pb2
 
 __all__ = ["Begun", "begin_alone", "free_port", "header", "join", "publish_first_profile", "report", "show_recovery"]
@@ -121,7 +122,13 @@ async def join(home: Home, text: str, forum: str | None, name: str, listen: str)
         config = configuration.checked(NodeConfig, values)
         node = await Node.open(home, config, enrolled.simpul_feed)
         try:
-            await node.store.write(lambda tx: feeds.pin(tx, enrolled.simpul_feed, enrolled.simpul_genesis, entry_pb2.MEMBER_ROLE_SIMPUL))
+
+            def keep(tx: SqliteTransaction) -> None:
+                feeds.pin(tx, enrolled.simpul_feed, enrolled.simpul_genesis, entry_pb2.MEMBER_ROLE_SIMPUL)
+                # The simpul knows this feed from now on: were a copy of this home of today brought back later, it must ask before it signs.
+                tx.put_meta("shared", b"1")
+
+            await node.store.write(keep)
             await Directory(node).publish_profile(profile)
         finally:
             await node.close()
