@@ -7,6 +7,7 @@ comes later. The two modes of a federation are two small policies behind one int
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -31,6 +32,7 @@ __all__ = [
     "Subsidiarity",
     "Verdict",
     "giver_of",
+    "is_region",
     "is_within_regions",
     "member_name",
     "micros_of",
@@ -38,6 +40,8 @@ __all__ = [
     "policy",
     "threshold",
 ]
+
+_REGION = re.compile(r"[0-9]{2}(?:\.[0-9]{2}(?:\.[0-9]{2}(?:\.[0-9]{4})?)?)?")
 
 
 class Action(StrEnum):
@@ -103,6 +107,11 @@ def is_within_regions(regions: Collection[str], allowed: Iterable[str]) -> bool:
     """Does each region lie in one of those that are allowed (the same code, or one below it)?"""
     known = allowed if isinstance(allowed, (set, frozenset)) else set(allowed)
     return all(any(above in known for above in _and_above(region)) for region in regions)
+
+
+def is_region(code: str) -> bool:
+    """Is it a kode wilayah (Kemendagri): ``34``, ``34.71``, ``34.71.01`` or ``34.71.01.1001``?"""
+    return _REGION.fullmatch(code) is not None
 
 
 def _and_above(region: str) -> Iterator[str]:

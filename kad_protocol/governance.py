@@ -23,6 +23,7 @@ from kad_protocol.authority import (
     Question,
     Verdict,
     giver_of,
+    is_region,
     is_within_regions,
     member_name,
     micros_of,
@@ -36,7 +37,7 @@ from kad_protocol.names import FeedId, is_record_id
 from kad_protocol.note import Checkpoint, Note, verify_cosignatures
 from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY, verify_statement
 from kad_protocol.v1 import enrolment_pb2, entry_pb2, governance_pb2
-from kad_protocol.witness import confirming
+from kad_protocol.witness import LAST_SECOND, confirming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -141,6 +142,8 @@ _SHOWN, _WAITS, _TURNED_DOWN = 0, 1, 2
 
 #: What a suspended member may still write with effect: nothing can take these away.
 _ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis", "veto"})
+#: What counts of a member that has left as well: its keys go on, or it could confirm nothing after it has come back.
+_KEYS = frozenset({"key_rotation", "genesis"})
 
 
 class Items(Protocol):
@@ -242,7 +245,8 @@ def check_mandate(mandate: entry_pb2.Mandate, own: FeedId, simpul: FeedId) -> No
         ),
         (limited and not function.may_limit, f"{function.name} cannot be limited to government affairs or regions"),
         (mandate.veto_days > 90, "a veto is possible for 90 days at most"),  # noqa: PLR2004 - said in the contract
-        (len(mandate.sectors) > 32 or len(mandate.regions) > 600 or len(mandate.kinds) > 8, "its scope is too long"),  # noqa: PLR2004
+        (len(mandate.sectors) > _MOST_SECTORS or len(mandate.regions) > _MOST_REGIONS or len(mandate.kinds) > 8, "its scope is too long"),  # noqa: PLR2004
+        (not all(map(is_region, mandate.regions)), "a region in it is no kode wilayah"),
     ):
         if wrong:
             raise Refused(Reason.MANDATE_INVALID, f"the mandate cannot be: {why}")
@@ -537,6 +541,9 @@ class Governance:
     ) -> None:
         """Whoever has left is let in again only with its own word, given after it left."""
         consent, feed = entry.consent, FeedId.parse(member.feed)
+        if not member.observed_size:
+            # It said nothing yet, not even that it leaves: the simpul let it go and takes that back.
+            return
         try:
             keys = keys_of(feed, member.observed_size)
             if keys is None:
@@ -564,8 +571,10 @@ class Governance:
         self._check_genesis(feed, entry.genesis)
         self.may_admit(feed, entry, member)
         self._put_member(position, feed, entry, _ACTIVE)
+        self._items.delete("admission", self.name_of(feed))
         if entry.mandates:
-            self._items.put("admission", _place(position), entry.SerializeToString())
+            said = b"%d %d " % (position, self.time)
+            self._items.put("admission", self.name_of(feed), said + entry.SerializeToString())
         self._await(position, f"{_MEMBER}{self.name_of(feed)}")
         self._items.put("genesis", feed.origin, entry.genesis)
         self._items.delete("left-suspended", self.name_of(feed))
@@ -668,7 +677,7 @@ class Governance:
                 raise VerificationError(Reason.RECOVERY_INVALID, "these are not the recovery keys of that member")
             verify_statement(keys, RECOVERY, recovery.statement, recovery.ed25519_signature, recovery.mldsa44_signature)
             said = entry_pb2.RecoveryStatement.FromString(recovery.statement)
-        except (KadError, ValueError) as error:
+        except (KadError, ValueError, DecodeError) as error:
             raise Refused(Reason.RECOVERY_INVALID, f"the recovery does not verify: {error}") from error
         fits = (
             said.feed == old.origin
@@ -794,15 +803,16 @@ class Governance:
             feed = FeedId.parse(member.feed)
             try:
                 keys = self.witness_keys(feed, checkpoint.size)
-                if keys is not None:
-                    times[feed] = verify_cosignatures(parsed, keys).time
+                if keys is not None and (time := verify_cosignatures(parsed, keys).time) <= LAST_SECOND:
+                    times[feed] = time
             except VerificationError:
                 # Whose keys are none, or whose lines are not there or not good, does not confirm; that takes nothing from the others.
                 continue
         counted = confirming([FeedId.parse(member.feed) for member in everybody], times, self.confirmed // 1_000_000)
         if not counted:
             raise Refused(Reason.FINALITY_INVALID, f"{len(times)} members confirm it; that is no quorum")
-        confirmed = int(statistics.median(times[feed] for feed in counted)) * 1_000_000
+        # The lower of the two in the middle: of two members, one whose clock ran ahead moves nothing.
+        confirmed = statistics.median_low(times[feed] for feed in counted) * 1_000_000
         if confirmed < self.confirmed - _CLOCK_TOLERANCE:
             raise Refused(Reason.FINALITY_INVALID, "members confirmed it before they confirmed what is final already")
         return checkpoint.size, confirmed
@@ -834,10 +844,15 @@ class Governance:
 
     def _finalise_admission(self, position: int, name: str, confirmed: int) -> None:
         """An admission under mandates stands only if the members' clocks bear out that these were running."""
-        kept, member = self._items.get("admission", _place(position)), self.member(name)
-        if kept is None or member is None or member.position != position or member.state != _ACTIVE:
+        kept, member = self._items.get("admission", name), self.member(name)
+        if kept is None or member is None:
             return
-        if self._is_time_wrong(micros_of(member.time), confirmed, entry_pb2.Membership.FromString(kept).mandates):
+        admitted, time, entry = kept.split(b" ", 2)
+        if int(admitted) != position:
+            # Something else about it became final: it was admitted anew since, or not yet.
+            return
+        self._items.delete("admission", name)
+        if member.state == _ACTIVE and self._is_time_wrong(int(time), confirmed, entry_pb2.Membership.FromString(entry).mandates):
             member.state = _LEFT
             self._keep_member(member)
             self.effects += [Annulled(position, Reason.ACT_TIME_WRONG), Standing(FeedId.parse(member.feed), _LEFT, member.category)]
@@ -986,7 +1001,7 @@ class Governance:
         if member is None or member.feed != feed.origin:
             raise Refused(Reason.NOT_A_MEMBER, f"{feed} is no member's feed of today")
         body = entry.WhichOneof("body") or ""
-        if member.state == _LEFT:
+        if member.state == _LEFT and body not in _KEYS:
             raise Refused(Reason.MEMBER_LEFT, f"{member.name} has left")
         if member.state == _SUSPENDED and body not in _ALWAYS:
             raise Refused(Reason.MEMBER_SUSPENDED, f"{member.name} is suspended")
@@ -1355,6 +1370,8 @@ def question_of(governance: Governance, act: entry_pb2.Act, time: int, kind: int
         raise Refused(Reason.ACT_INVALID, f"{deed or 'nothing'} is not done under {act.function[:40]!r}")
     if len(act.mandates) > _MOST_CITED or len(act.sectors) > _MOST_SECTORS or len(act.regions) > _MOST_REGIONS:
         raise Refused(Reason.ACT_INVALID, "the act cites or names more than is possible")
+    if not all(map(is_region, act.regions)):
+        raise Refused(Reason.ACT_INVALID, "a region of the act is no kode wilayah")
     if len(act.mandates) != len({(ref.feed, ref.index) for ref in act.mandates}):
         raise Refused(Reason.ACT_INVALID, "the act cites a mandate twice")
     if deed == "statement":

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMITTEE_SIZE",
+    "LAST_SECOND",
     "committee",
     "confirming",
     "is_confirmed",
@@ -41,6 +42,8 @@ COMMITTEE_SIZE = 7
 MAX_COSIGNATURE_BYTES = 4096
 #: Followed back from the newest change of authority; a feed has one for each year and emergency.
 _MAX_STEPS = 10_000
+#: A later time, in seconds since 1970, is in no calendar, and nobody confirms anything then.
+LAST_SECOND = int(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp())
 
 
 def quorum(witnesses: int) -> int:
@@ -53,12 +56,9 @@ def committee(witnesses: Iterable[FeedId], seconds: int) -> tuple[FeedId, ...]:
     everybody = sorted(set(witnesses))
     if len(everybody) <= COMMITTEE_SIZE:
         return tuple(everybody)
-    moment = datetime.datetime.fromtimestamp(min(max(seconds, 0), _LAST_SECOND), datetime.UTC)
+    moment = datetime.datetime.fromtimestamp(min(max(seconds, 0), LAST_SECOND), datetime.UTC)
     first = (moment.year * 12 + moment.month) * COMMITTEE_SIZE % len(everybody)
     return tuple(sorted((everybody * 2)[first : first + COMMITTEE_SIZE]))
-
-
-_LAST_SECOND = int(datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC).timestamp())
 
 
 def confirming(witnesses: Sequence[FeedId], times: Mapping[FeedId, int], at: int) -> tuple[FeedId, ...]:
@@ -112,7 +112,7 @@ def read_cosignature(text: str, lines: bytes, keys: LogKeys) -> Cosignature:
     if len(note.signatures) != 2:  # noqa: PLR2004 - Ed25519 and ML-DSA-44
         raise VerificationError(Reason.NOTE_MALFORMED, "a cosignature has two lines", witness=keys.origin)
     found = verify_cosignatures(note, keys)
-    if found.time > _LAST_SECOND:
+    if found.time > LAST_SECOND:
         raise VerificationError(Reason.NOTE_MALFORMED, "a cosignature of a time that no calendar knows", witness=keys.origin)
     return found
 

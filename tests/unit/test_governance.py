@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
 from kad_protocol import order
+from kad_protocol.authority import is_within_regions
 from kad_protocol.errors import Reason
 from kad_protocol.feed import Draft
 from kad_protocol.names import FeedId, RecordName, new_record_id
@@ -180,13 +181,21 @@ def test_in_a_networking_federation_nobody_acts_for_another(tmp_path: Path) -> N
         ({"sectors": [content_pb2.SECTOR_HEALTH]}, {"sectors": [content_pb2.SECTOR_HEALTH]}, True),
         ({"sectors": [content_pb2.SECTOR_HEALTH]}, {"sectors": [content_pb2.SECTOR_HEALTH, content_pb2.SECTOR_EDUCATION]}, False),
         ({"regions": ["34"]}, {"regions": ["34.71", "34"]}, True),
-        ({"regions": ["34.7"]}, {"regions": ["34.71"]}, False),
+        ({"regions": ["34.04"]}, {"regions": ["34.71", "34.04.07"]}, False),
+        ({"regions": ["34"]}, {"regions": ["34.71", "Sleman"]}, False),
         ({"regions": ["34.71"]}, {"regions": ["34"]}, False),
     ],
 )
 def test_limits_of_a_mandate(fed: Federation, limit: dict[str, Any], said: dict[str, Any], allowed: bool) -> None:  # noqa: FBT001
     index = fed.act("publish-on-behalf", observed(**limit)(fed), fed.forums[0], **said)
-    assert judged(fed, SIMPUL, index) == (None if allowed else Reason.MANDATE_SCOPE)
+    none = Reason.ACT_INVALID if "Sleman" in said.get("regions", ()) else Reason.MANDATE_SCOPE
+    assert judged(fed, SIMPUL, index) == (None if allowed else none)
+
+
+def test_a_region_lies_in_those_above_it_and_not_in_those_that_begin_alike() -> None:
+    assert is_within_regions(["34.71", "34.04.07.2001"], ["34"])
+    assert not is_within_regions(["34.71"], ["34.7"])
+    assert not is_within_regions(["34"], ["34.71"])
 
 
 def test_what_was_lawful_when_done_stays_lawful(fed: Federation) -> None:
@@ -327,6 +336,9 @@ def test_a_statement_can_be_vetoed_as_long_as_the_mandate_says(fed: Federation, 
         ({"function": "curate", "regions": ["34"]}, Reason.MANDATE_INVALID),
         ({"id": "x"}, Reason.MANDATE_INVALID),
         ({"veto_days": 91}, Reason.MANDATE_INVALID),
+        ({"regions": ["34", "DIY"]}, Reason.MANDATE_INVALID),
+        ({"regions": ["34."]}, Reason.MANDATE_INVALID),
+        ({"regions": [".".join(["34"] * 2000)]}, Reason.MANDATE_INVALID),
     ],
 )
 def test_a_mandate_that_cannot_be_has_no_effect(fed: Federation, more: dict[str, Any], why: Reason) -> None:

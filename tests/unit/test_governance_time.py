@@ -15,15 +15,18 @@ from hypothesis import strategies as st
 from kad_node.store.memory import MemoryLog
 from kad_protocol import feed as feeds
 from kad_protocol import governance as module
+from kad_protocol import merkle
 from kad_protocol.errors import Reason, VerificationError
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance
 from kad_protocol.names import FeedId
+from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.v1 import entry_pb2, governance_pb2
-from kad_protocol.witness import committee
+from kad_protocol.witness import LAST_SECOND, committee, with_cosignatures
 from tests.unit.federation import DAY, NO, SIMPUL, YES, Federation, charter, governance
-from tests.unit.feeds import Author
+from tests.unit.feeds import Author, SqliteLog
 from tests.unit.test_governance import observed, reason, veto
+from tests.unit.test_recovery import recover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +145,100 @@ def test_who_is_admitted_under_mandates_that_had_expired_is_out_again(
     assert governance(tx).member("forums/boneka").state == (LEFT if guard else ACTIVE)  # type: ignore[union-attr]
     assert reason(tx, SIMPUL, place) == (Reason.ACT_TIME_WRONG if guard else None)
     assert ("forums/boneka" in governance(tx).full_members()) is not guard
+
+
+def test_an_admission_that_has_to_be_undone_is_undone_though_the_member_began_anew(fed: Federation) -> None:
+    fed.adopt(charter(admission_endorsements=4))
+    refs = [fed.mandate(forum, "admit-members", end=fed.now + DAY) for forum in fed.forums]
+    fed.observe(*fed.forums)
+    fed.now += 3 * DAY
+    honest, made = list(fed.forums), Author(MemoryLog(), FeedId(SIMPUL.federation, "boneka"))
+
+    def admit() -> int:
+        place = fed.admit(made, mandates=refs)
+        fed.observe(made)
+        fed.forums.append(made)
+        fed.observe(recover(fed, -1, 1))
+        return place
+
+    place = at(fed, -3 * DAY + HOUR, admit)
+    assert governance(fed.node()).member("forums/boneka").feed.endswith("/e1")  # type: ignore[union-attr]
+    fed.finality(honest)
+    tx = fed.node()
+    assert reason(tx, SIMPUL, place) == Reason.ACT_TIME_WRONG
+    assert governance(tx).member("forums/boneka").state == LEFT  # type: ignore[union-attr]
+
+
+def test_whoever_was_admitted_anew_is_not_undone_by_what_was_wrong_the_first_time(fed: Federation) -> None:
+    fed.adopt(charter(admission_endorsements=4))
+    refs = [fed.mandate(forum, "admit-members", end=fed.now + DAY) for forum in fed.forums]
+    fed.observe(*fed.forums)
+    fed.now += 3 * DAY
+    honest, made = list(fed.forums), Author(MemoryLog(), FeedId(SIMPUL.federation, "boneka"))
+    at(fed, -3 * DAY + HOUR, lambda: (fed.admit(made, mandates=refs), fed.observe(made)))
+    entry = fed.entry()
+    entry.departure.SetInParent()
+    fed.say(made, entry)
+    fed.observe(made)
+    fed.now += HOUR
+    fed.forums.append(made)
+    fed.admit(made, entry_pb2.MEMBERSHIP_STATE_APPLIED)
+    fed.observe(made)
+    for forum in honest:
+        entry = fed.entry()
+        entry.endorsement.feed, entry.endorsement.genesis = made.feed.origin, made.genesis
+        fed.say(forum, entry)
+        fed.observe(forum)
+    place = fed.admit(made)
+    fed.finality(honest)
+    tx = fed.node()
+    assert reason(tx, SIMPUL, place) is None
+    assert governance(tx).member("forums/boneka").state == ACTIVE  # type: ignore[union-attr]
+
+
+def confirm(fed: Federation, times: dict[Author, int]) -> int:
+    """A Finality entry with confirmations of these times, seconds since 1970."""
+    size = fed.simpul.log.feed(SIMPUL).size
+    checkpoint = Checkpoint(SIMPUL.origin, size, merkle.root_at(fed.simpul.log.tiles(SIMPUL), size))
+    lines = [
+        "".join(str(line) for line in cosign(checkpoint, (who.witness or who.keys).witness_signer(who.feed.origin), time)).encode()
+        for who, time in times.items()
+    ]
+    entry = fed.entry()
+    entry.finality.note = with_cosignatures(fed.simpul.log.feed(SIMPUL).checkpoint, lines)
+    return fed.say(fed.simpul, entry)
+
+
+@pytest.mark.parametrize("years", [1, 80, 7900])
+def test_one_of_two_clocks_that_ran_ahead_moves_nothing(tmp_path: Path, years: int) -> None:
+    fed = Federation(tmp_path, count=2)
+    fed.settle()
+    right, wrong = fed.forums
+    ref = fed.mandate(right)
+    fed.observe(right)
+    now = fed.now // 1_000_000
+    first = confirm(fed, {right: now, wrong: now + years * 365 * 86_400})
+    act = fed.act("publish-on-behalf", [ref], right)
+    last = fed.settle()
+    tx = fed.node()
+    assert [reason(tx, SIMPUL, place) for place in (first, act, last)] == [None] * 3
+    assert governance(tx).confirmed == fed.now
+    assert governance(tx).act(act).state == ACT.STATE_FINAL  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("time", [LAST_SECOND + 1, (1 << 63) - 1, (1 << 64) - 1])
+def test_a_confirmation_of_a_time_in_no_calendar_is_none_and_leaves_nothing_behind(tmp_path: Path, time: int) -> None:
+    fed = Federation(tmp_path, count=1)
+    fed.settle()
+    (only,) = fed.forums
+    fed.observe(only)
+    before = governance(fed.node()).head
+    place = confirm(fed, {only: time})
+    tx = fed.node()
+    after = governance(tx).head
+    assert reason(tx, SIMPUL, place) == Reason.FINALITY_INVALID
+    assert (after.final_size, after.confirmed_time) == (before.final_size, before.confirmed_time)
+    assert reason(fed.node(), SIMPUL, confirm(fed, {only: fed.now // 1_000_000})) is None
 
 
 def test_confirmations_from_before_what_is_final_confirm_nothing(fed: Federation) -> None:
@@ -296,6 +393,52 @@ def test_whoever_has_left_is_let_in_again_only_with_its_own_word(fed: Federation
     expected = None if case == "its own" else Reason.CONSENT_MISSING
     assert [reason(tx, SIMPUL, place) for place in (applied, admitted)] == [expected] * 2
     assert governance(tx).member("forums/forum-0").state == (LEFT if expected else ACTIVE)  # type: ignore[union-attr]
+
+
+def test_whoever_changed_its_keys_after_it_left_confirms_again_when_it_is_back(tmp_path: Path) -> None:
+    fed = Federation(tmp_path, count=3)
+    fed.settle()
+    gone = fed.forums[0]
+    entry = fed.entry()
+    entry.departure.SetInParent()
+    fed.say(gone, entry)
+    gone.rotate()
+    fed.observe(gone)
+    fed.now += HOUR
+    places = [fed.admit(gone)]
+    # Three of three are needed.
+    fed.tick(HOUR)
+    places.append(fed.settle())
+    tx = fed.node()
+    assert [reason(tx, SIMPUL, place) for place in places] == [None] * 2
+    assert governance(tx).head.final_size == places[-1]
+    assert len(governance(tx).full_members()) == 3
+
+
+def test_a_simpul_takes_back_that_it_let_another_one_go_of_which_nothing_was_observed(tmp_path: Path) -> None:
+    """Whatever of that one's feed lies where: nodes must not differ about it."""
+    fed = Federation(tmp_path, count=1)
+    other = Author(MemoryLog(), FeedId("lain.kad.internal", "simpul-lain"), role=entry_pb2.MEMBER_ROLE_SIMPUL)
+    fed.admit(other)
+    entry = fed.entry()
+    entry.departure.simpul = other.feed.origin
+    parted = fed.say(fed.simpul, entry)
+    nodes = []
+    for holds_it in (False, True):
+        tx = SqliteLog(tmp_path / f"{holds_it}.sqlite3")
+        feeds.pin(tx, SIMPUL, fed.simpul.genesis)
+        fed.bring(tx)
+        if holds_it:
+            batch = other.batch(0)
+            feeds.extend(tx, batch, batch.checkpoint)
+        nodes.append(tx)
+    place = fed.admit(other, consent=entry_pb2.Consent())
+    for tx in nodes:
+        while fed.bring(tx):
+            pass
+    assert [[reason(tx, SIMPUL, index) for index in (parted, place)] for tx in nodes] == [[None, None]] * 2
+    assert governance(nodes[0]).members() == governance(nodes[1]).members()
+    assert governance(nodes[0]).member("lain.kad.internal/forums/simpul-lain").state == ACTIVE  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("guard", [True, False])

@@ -423,6 +423,7 @@ WRONG: dict[str, Callable[[Federation, Author], Recovered]] = {
     "a spoilt signature": lambda _, old: spoilt(prove(old, heir_of(old), 2), "ed25519_signature"),
     "a spoilt post-quantum signature": lambda _, old: spoilt(prove(old, heir_of(old), 2), "mldsa44_signature"),
     "no signature": lambda _, old: spoilt(prove(old, heir_of(old), 2), ""),
+    "a statement that cannot be read": lambda _, old: unreadable(prove(old, heir_of(old), 2), old),
     "weak recovery keys": lambda _, old: weakened(prove(old, heir_of(old), 2)),
 }
 
@@ -436,6 +437,13 @@ def spoilt(recovered: Recovered, field: str) -> Recovered:
     for name in [field] if field else ["ed25519_signature", "mldsa44_signature"]:
         value = getattr(recovery, name)
         setattr(recovery, name, bytes([value[0] ^ 1]) + value[1:] if field else b"")
+    return recovered
+
+
+def unreadable(recovered: Recovered, old: Author) -> Recovered:
+    payload, recovery = b"\xff\xff\xff", recovered.entry.recovery
+    signed = sign_statement(old.recovery.signer(old.feed.origin), RECOVERY, payload)
+    recovery.statement, (recovery.ed25519_signature, recovery.mldsa44_signature) = payload, signed
     return recovered
 
 
