@@ -11,7 +11,6 @@ import datetime
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from kad_protocol.errors import KadError, PreconditionError, Reason, Unavailable
 from kad_protocol.v1 import directory_pb2, node_pb2, records_pb2
 from kad_simpul import demo_data
 from kad_simpul.config import SimpulConfig
+from kad_simpul.demo_hints import look_around
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -440,17 +440,6 @@ async def _main(demo: Demo, *, once: bool, as_json: bool) -> int:
             out.print(_("The homes are in {folder}; every command works on them.").format(folder=demo.folder))
 
 
-def _program(name: str) -> str:
-    """How to call a program of ours from here: by its name if the shell finds it, else by its path."""
-    if shutil.which(name):
-        return name
-    beside = Path(sys.argv[0]).parent / name
-    try:
-        return str(beside.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(beside)
-
-
 def _conclude(demo: Demo, result: dict[str, Any], *, once: bool) -> None:
     """What came of it, and how to look around."""
     for node in result["nodes"]:
@@ -462,16 +451,17 @@ def _conclude(demo: Demo, result: dict[str, Any], *, once: bool) -> None:
     if once:
         return
     node = demo.nodes["javapromo"].home
-    out.print(f"\n[bold]{_('Look around, in another window:')}[/]")
-    for line in (
-        f"{_program('kad-node')} --home {node.path} list",
-        f"{_program('kad-node')} --home {node.path} search kelola sampah",
-        f"{_program('kad-node')} --home {node.path} agenda",
-        f"{_program('kad-node')} --home {node.path} status",
-        f"{_program('kad-node')} --home {demo.nodes['kartamantul'].home.path} template best-practice > praktik.yaml",
-        f"{_program('kad-simpul')} --home {demo.simpul.home.path} members",
-    ):
-        out.print(f"  {line}")
+    look_around(
+        (
+            ("kad-node", node, "list"),
+            ("kad-node", node, "search kelola sampah"),
+            ("kad-node", node, "agenda"),
+            ("kad-node", node, "status"),
+            ("kad-node", demo.nodes["kartamantul"].home, "template best-practice > praktik.yaml"),
+            ("kad-simpul", demo.simpul.home, "members"),
+        ),
+        quiet=demo.quiet,
+    )
     out.print(f"\n[bold]{_('Local APIs (gRPC):')}[/]")
     for member in demo.members:
         out.print(f"  {member.name:<18} {member.home.running().get('api', '')}")

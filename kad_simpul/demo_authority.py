@@ -28,6 +28,7 @@ from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import entry_pb2, governance_pb2, node_pb2, records_pb2
 from kad_simpul import demo_data
 from kad_simpul.demo import ARRIVE_SECONDS, SIMPUL, START_SECONDS, Demo, Member
+from kad_simpul.demo_hints import look_around
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -386,15 +387,16 @@ class AuthorityDemo(Demo):
         """See ``Demo.conclude``."""
         if once:
             return
-        self._line(f"\n[bold]{_('Look around, in another window:')}[/]")
-        self._line(f"  cd {self.folder}")
-        for line in (
-            "kad-node --home javapromo acts",
-            "kad-node --home javapromo mandate list",
-            "kad-node --home javapromo federation",
-            "kad-node --home javapromo decisions",
-            f"kad-simpul --home {self.simpul.home.path.name} status",
-        ):
-            self._line(f"  {line}")
+        home = self.nodes["javapromo"].home
+        look_around(
+            (
+                ("kad-node", home, "acts"),
+                ("kad-node", home, "mandate list"),
+                ("kad-node", home, "federation"),
+                ("kad-node", home, "decisions"),
+                ("kad-simpul", self.simpul.home, "status"),
+            ),
+            quiet=self.quiet,
+        )
         self._line(_("\nPress Ctrl-C to stop everything."))
         del result

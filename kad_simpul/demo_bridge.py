@@ -33,6 +33,7 @@ from kad_protocol.errors import KadError, PreconditionError, Reason, Unavailable
 from kad_protocol.v1 import bridge_pb2, content_pb2, entry_pb2, node_pb2, records_pb2
 from kad_simpul import demo_data
 from kad_simpul.config import SimpulConfig
+from kad_simpul.demo_hints import look_around
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -286,14 +287,15 @@ async def _main(story: _Story, *, once: bool, as_json: bool) -> int:
 
 def _look_around(story: _Story, result: dict[str, Any]) -> None:
     reader, simpul = next(reversed(story.nodes.values())).home, next(iter(story.simpuls.values())).home
-    story.say(f"\n[bold]{_('Look around, in another window:')}[/]")
-    for line in (
-        f"kad-node --home {reader.path} list",
-        f"kad-node --home {reader.path} show {result['withheld']}",
-        f"kad-simpul --home {simpul.path} status",
-        f"kad-simpul --home {simpul.path} members",
-    ):
-        story.say(f"  {line}")
+    look_around(
+        (
+            ("kad-node", reader, "list"),
+            ("kad-node", reader, f"show {result['withheld']}"),
+            ("kad-simpul", simpul, "status"),
+            ("kad-simpul", simpul, "members"),
+        ),
+        quiet=story.quiet,
+    )
     story.say(_("\nPress Ctrl-C to stop everything."))
 
 
