@@ -27,7 +27,7 @@ from kad_protocol import merkle, order
 from kad_protocol.entry import parse_entry
 from kad_protocol.errors import InvalidInputError, KadError, NotFoundError, Reason, VerificationError
 from kad_protocol.evidence import TYPE
-from kad_protocol.governance import Governance
+from kad_protocol.governance import UNLAWFUL, Governance
 from kad_protocol.names import FeedId
 from kad_protocol.note import Note, verify_cosignatures
 from kad_protocol.v1 import replication_pb2
@@ -189,7 +189,7 @@ def _unlawful(tx: SqliteTransaction, simpul: FeedId, claims: Sequence[tuple[int,
     findings = []
     for index, reason in claims:
         problem = tx.problem(simpul, index) if index < position else None
-        if problem is None or problem.waiting or problem.reason != reason:
+        if problem is None or problem.waiting or problem.reason != reason or problem.reason not in UNLAWFUL:
             said = "lawful" if problem is None else problem.reason.value
             message = f"entry {index} of {simpul} is {said} by the feeds in the dossier, not {reason[:60]}"
             raise VerificationError(Reason.PROOF_INVALID, message)

@@ -26,10 +26,20 @@ from kad_protocol.v1 import content_pb2, entry_pb2
 if TYPE_CHECKING:
     from kad_protocol.store import FeedState, StoredEntry
 
-__all__ = ["FOLD_VERSION", "FoldTransaction", "Problem", "RecordHead", "advance", "content_arrived", "content_of", "retraction_reason"]
+__all__ = [
+    "FOLD_VERSION",
+    "NO_VERSION",
+    "FoldTransaction",
+    "Problem",
+    "RecordHead",
+    "advance",
+    "content_arrived",
+    "content_of",
+    "retraction_reason",
+]
 
 #: Grows when the same entries would fold to something else; a store then folds all feeds anew.
-FOLD_VERSION = 5
+FOLD_VERSION = 6
 
 _CHUNK = 256
 
@@ -228,6 +238,10 @@ _SIMPUL_BODIES = frozenset({"observation", "membership", "founding", "finality",
 def _simpul_only(state: FeedState) -> Problem | None:
     verdict = Networking().may(Question(state.feed, state.role, Action.OBSERVE, state.feed))
     return None if verdict.allowed else Problem(verdict.reason or Reason.ROLE_INSUFFICIENT, verdict.message)
+
+
+#: Why an entry is no version of a record, whatever its content says.
+NO_VERSION = frozenset({Reason.RECORD_RETRACTED, Reason.VERSION_OUT_OF_ORDER, Reason.AUDIENCE_NOT_SUPPORTED})
 
 
 def _fold_version(tx: FoldTransaction, feed: FeedId, entry: entry_pb2.Entry, stored: StoredEntry) -> Problem | None:

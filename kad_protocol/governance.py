@@ -36,7 +36,7 @@ from kad_protocol.keys import recovery_digest
 from kad_protocol.names import FeedId, is_record_id
 from kad_protocol.note import Checkpoint, Note, verify_cosignatures
 from kad_protocol.statement import CERTIFICATE_BINDING, RECOVERY, verify_statement
-from kad_protocol.v1 import enrolment_pb2, entry_pb2, governance_pb2
+from kad_protocol.v1 import content_pb2, enrolment_pb2, entry_pb2, governance_pb2
 from kad_protocol.witness import LAST_SECOND, confirming
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ UNLAWFUL = frozenset(
 
 #: Where a version of a record stood with those who review it.
 _SHOWN, _WAITS, _TURNED_DOWN = 0, 1, 2
+_ALL_KINDS = frozenset(content_pb2.RecordKind.values())
 
 #: What a suspended member may still write with effect: nothing can take these away.
 _ALWAYS = frozenset({"mandate_revocation", "departure", "key_rotation", "genesis", "veto"})
@@ -205,9 +206,10 @@ class Annulled:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Submissions of a forum need not wait any longer."""
+    """Submissions of a forum, of these kinds, need not wait any longer."""
 
     feed: FeedId
+    kinds: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +357,9 @@ class Governance:
         return [member for member in voting if member.name in known] or voting
 
     def _voting(self) -> list[governance_pb2.FederationMember]:
-        return [member for member in self.members() if _votes(member)]
+        # Not all members are read for it: whoever applies costs nothing, and a simpul can let endlessly many apply.
+        found = (self.member(name) for name, _ in self._items.all("voting"))
+        return [member for member in found if member is not None]
 
     def _holders(self) -> list[str]:
         """Feeds of full members, of all epochs: whoever began anew keeps its office."""
@@ -516,6 +520,7 @@ class Governance:
         if _same_member(feed.origin, self._simpul) or len(entry.genesis) != 32:  # noqa: PLR2004 - SHA-256
             raise Refused(Reason.ENTRY_MALFORMED, "a membership entry without a genesis, or of the simpul itself")
         member = self.member(self.name_of(feed))
+        self._check_federation(feed)
         if member is not None and any(former.feed == feed.origin for former in member.former):
             raise Refused(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
         if member is not None and member.state == _LEFT and entry.state in (_APPLIED, _ACTIVE) and not entry.HasField("recovery"):
@@ -569,10 +574,10 @@ class Governance:
     def _admit(self, position: int, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
         self._check_epoch(feed, member)
         self._check_genesis(feed, entry.genesis)
-        self.may_admit(feed, entry, member)
+        by_mandates = self.may_admit(feed, entry, member)
         self._put_member(position, feed, entry, _ACTIVE)
         self._items.delete("admission", self.name_of(feed))
-        if entry.mandates:
+        if by_mandates:
             said = b"%d %d " % (position, self.time)
             self._items.put("admission", self.name_of(feed), said + entry.SerializeToString())
         self._await(position, f"{_MEMBER}{self.name_of(feed)}")
@@ -593,6 +598,14 @@ class Governance:
         # Not by its own word: no entry of its feed says so, and none that is void later undoes it.
         self._depart(member, FeedId.parse(member.feed), 0, position)
 
+    def _check_federation(self, feed: FeedId) -> None:
+        """Another federation is here by one feed, its simpul's, which speaks of its members; that follows from this log alone."""
+        if feed.federation == self._simpul.federation:
+            return
+        for name, _ in self._items.all("member", f"{feed.federation}/"):
+            if name != self.name_of(feed):
+                raise Refused(Reason.ROLE_INSUFFICIENT, f"{feed.federation} is here by {name} already, which alone speaks of its members")
+
     def _check_epoch(self, feed: FeedId, member: governance_pb2.FederationMember | None) -> None:
         """Only its recovery keys begin a later epoch of a member, also after it has left."""
         if feed.epoch and (member is None or member.feed != feed.origin):
@@ -603,8 +616,8 @@ class Governance:
         if self._items.get("genesis", feed.origin) not in (None, genesis):
             raise Refused(Reason.GENESIS_MISMATCH, f"{feed} was a member with another genesis")
 
-    def may_admit(self, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> None:
-        """Check whether a forum may be admitted now.
+    def may_admit(self, feed: FeedId, entry: entry_pb2.Membership, member: governance_pb2.FederationMember | None) -> bool:
+        """Check whether a forum may be admitted now. True if that rests on mandates, False if on endorsements.
 
         Raises:
             Refused: ``ENDORSEMENTS_MISSING``, or why the mandates do not suffice.
@@ -616,7 +629,7 @@ class Governance:
         meant = member is not None and (member.genesis, member.category) == (entry.genesis, category)
         given = set(member.endorsements) & set(full) if member is not None and meant else set()
         if len(given) >= needed:
-            return
+            return False
         if entry.mandates and not suspended:
             question = Question(
                 self._simpul,
@@ -629,7 +642,7 @@ class Governance:
             )
             verdict = self.may(question)
             if verdict.allowed:
-                return
+                return True
             raise Refused(verdict.reason or Reason.NO_MANDATE, verdict.message)
         raise Refused(Reason.ENDORSEMENTS_MISSING, f"{feed.forum} needs {needed} endorsements of full members, it has {len(given)}")
 
@@ -668,7 +681,7 @@ class Governance:
         member = self.member(self.name_of(feed))
         if member is not None and member.feed == feed.origin and member.genesis == entry.genesis:
             return None
-        if member is None or member.state == _APPLIED or not member.recovery_digest:
+        if member is None or not member.recovery_digest:
             raise Refused(Reason.RECOVERY_INVALID, f"{feed} recovers a feed that is no member's")
         old, recovery = FeedId.parse(member.feed), entry.recovery
         try:
@@ -691,9 +704,12 @@ class Governance:
         return said
 
     def state_after_recovery(self, member: governance_pb2.FederationMember, last_good_size: int) -> entry_pb2.MembershipState.ValueType:
-        """Where a member stands once it has begun anew: as before, and a departure that a thief declared has not been."""
-        undone = member.state == _LEFT and member.departure_index >= last_good_size and member.state_before
-        return member.state_before if undone else member.state
+        """Where a member stands once it has begun anew: as before, and a departure that a thief declared has not been. Nor has it applied
+        again: whoever did so had the keys that are given up.
+        """
+        if member.state not in (_LEFT, _APPLIED):
+            return member.state
+        return member.state_before if member.departure_index >= last_good_size and member.state_before else _LEFT
 
     def _recover(self, position: int, feed: FeedId, entry: entry_pb2.Membership, root_of: Callable[[FeedId, int], bytes | None]) -> None:
         """The owner of a feed begins it anew; only the recovery keys, to which its genesis commits, can say so."""
@@ -704,9 +720,10 @@ class Governance:
         old = FeedId.parse(said.feed)
         self._undo_beyond(position, member, old, said.last_good_size)
         state = self.state_after_recovery(member, said.last_good_size)
-        if state != member.state:
+        if state != _LEFT:
             self._items.delete("left-suspended", member.name)
         member.state = state
+        del member.endorsements[:]
         self._items.put("genesis", feed.origin, entry.genesis)
         member.former.append(governance_pb2.FederationMember.FormerEpoch(feed=old.origin, good_size=said.last_good_size))
         member.feed, member.genesis, member.observed_size, member.position = feed.origin, entry.genesis, 0, position
@@ -853,9 +870,11 @@ class Governance:
             return
         self._items.delete("admission", name)
         if member.state == _ACTIVE and self._is_time_wrong(int(time), confirmed, entry_pb2.Membership.FromString(entry).mandates):
-            member.state = _LEFT
+            self.effects.append(Annulled(position, Reason.ACT_TIME_WRONG))
+            self._depart(member, FeedId.parse(member.feed), 0, self.head.position - 1)
+            # It was never lawfully here, so no recovery brings that back.
+            member.ClearField("state_before")
             self._keep_member(member)
-            self.effects += [Annulled(position, Reason.ACT_TIME_WRONG), Standing(FeedId.parse(member.feed), _LEFT, member.category)]
 
     def _is_time_wrong(self, done: int, confirmed: int, mandates: Iterable[entry_pb2.MandateRef]) -> bool:
         """Does the time at which something was done under mandates not fit the time at which members confirmed it?
@@ -891,6 +910,10 @@ class Governance:
             raise self.refuse(performed, error.reason, str(error)) from error
         if not verdict.allowed:
             raise self.refuse(performed, verdict.reason or Reason.NO_MANDATE, verdict.message)
+        if act.HasField("statement"):
+            if self._items.get("statement", act.statement.id) is not None:
+                raise self.refuse(performed, Reason.ACT_INVALID, f"there was a statement {act.statement.id} before")
+            self._items.put("statement", act.statement.id, b"")
         self._keep_act(performed)
         self._await(index)
         return performed
@@ -923,7 +946,25 @@ class Governance:
 
     def keep_hosted(self, owner: FeedId, record: str, version: int, kind: int, *, withdrawn: bool = False) -> None:
         """Where it stands now."""
-        self._items.put("hosted", f"{self.name_of(owner)} {record}", b"%d %d %d" % (version, kind, withdrawn))
+        key, said = f"{self.name_of(owner)} {record}", b"%d %d %d" % (version, kind, withdrawn)
+        self._items.put("hosted", key, said)
+        # Each step is remembered, since one may turn out not to have been lawful (``unhost``).
+        self._items.put("hosted-at", f"{key} {_place(self.head.position - 1)}", said)
+
+    def unhost(self, owner: FeedId, record: str, index: int) -> int | None:
+        """What an act at ``index`` did with a record was not lawful: it stands where the other acts left it, or is withdrawn if there was
+        none. Returns the index of the act that published what it says now, None if it is withdrawn.
+        """
+        key = f"{self.name_of(owner)} {record}"
+        kept = self._items.get("hosted", key)
+        self._items.delete("hosted-at", f"{key} {_place(index)}")
+        steps = self._items.all("hosted-at", f"{key} ")
+        if steps:
+            self._items.put("hosted", key, steps[-1][1])
+            return None if steps[-1][1].endswith(b" 1") else _position(steps[-1][0].rpartition(" ")[2])
+        if kept is not None:
+            self._items.put("hosted", key, kept[:-1] + b"1")
+        return None
 
     def submit(self, feed: FeedId, index: int, version: entry_pb2.RecordVersion, *, waits: bool) -> None:
         """A version of a record of a member is observed, at an index of its feed."""
@@ -963,11 +1004,26 @@ class Governance:
         if approved:
             self._items.delete("submission", key)
 
-    def _release(self, feed: FeedId) -> None:
-        for kind in ("submission", "submitted"):
-            for key, _ in self._items.all(kind, f"{self.name_of(feed)} "):
-                self._items.delete(kind, key)
-        self.effects.append(Released(feed))
+    def unreview(self, feed: FeedId, record: str, version: int) -> bool:
+        """A review was not lawful: that version waits again. True if it is the newest that is under review."""
+        key = f"{self.name_of(feed)} {record}"
+        submitted = self._items.all("submitted", f"{key} ")
+        for place, value in submitted:
+            said, _, state = value.rpartition(b" ")
+            if int(said.split()[0]) != version or int(state) == _WAITS:
+                continue
+            self._items.put("submitted", place, said + b" %d" % _WAITS)
+            if place == submitted[-1][0]:
+                self._items.put("submission", key, said)
+                return True
+        return False
+
+    def _release(self, feed: FeedId, kinds: frozenset[int]) -> None:
+        for item in ("submission", "submitted"):
+            for key, said in self._items.all(item, f"{self.name_of(feed)} "):
+                if int(said.split()[1]) in kinds:
+                    self._items.delete(item, key)
+        self.effects.append(Released(feed, kinds))
 
     def _resubmit(self, old: FeedId, good_size: int) -> None:
         """Versions beyond the last good entry were never submitted: what they replaced stands where it stood."""
@@ -1086,7 +1142,9 @@ class Governance:
         granted.end_time.CopyFrom(self.head.time)
         self._keep_mandate(granted)
         if granted.mandate.function == "curate" and (member := self.member(giver_of(granted))) is not None:
-            self._release(FeedId.parse(member.feed))
+            others = (other.mandate for other in self.running(member.name) if other.mandate.function == "curate")
+            kept = {kind for mandate in others for kind in mandate.kinds}
+            self._release(FeedId.parse(member.feed), frozenset(granted.mandate.kinds) - kept)
 
     def check_veto(self, member: governance_pb2.FederationMember, index: int) -> governance_pb2.PerformedAct:
         """Check a veto; returns what it is against.
@@ -1129,8 +1187,11 @@ class Governance:
         if not _votes(member):
             raise Refused(Reason.NOT_FULL_MEMBER, f"{member.name} is no full member")
         candidate = self.member(self.name_of(_feed(endorsement.feed)))
-        if candidate is None or candidate.state != _APPLIED or candidate.genesis != endorsement.genesis:
-            raise Refused(Reason.CANDIDATE_UNKNOWN, f"{endorsement.feed[:80]!r} has not applied, or with another genesis")
+        meant = endorsement.genesis, endorsement.category or entry_pb2.MEMBER_CATEGORY_FULL
+        if candidate is None or candidate.state != _APPLIED or (candidate.genesis, candidate.category) != meant:
+            raise Refused(
+                Reason.CANDIDATE_UNKNOWN, f"{endorsement.feed[:80]!r} has not applied, or with another genesis or in another category"
+            )
         if member.name in candidate.endorsements:
             raise Refused(Reason.ENDORSEMENT_REPEATED, f"{member.name} has endorsed {candidate.name} before")
         candidate.endorsements.append(member.name)
@@ -1284,9 +1345,9 @@ class Governance:
                 self.head.charter_decision = decision.proposal.id
                 self.head.charter_time.CopyFrom(self.head.time)
                 if self.head.mode != entry_pb2.MODE_SUBSIDIARITY:
-                    for member in self.members():
-                        if self._items.get("curating", member.name) is not None:
-                            self._release(FeedId.parse(member.feed))
+                    for name, _ in self._items.all("curating"):
+                        if (member := self.member(name)) is not None:
+                            self._release(FeedId.parse(member.feed), _ALL_KINDS)
             case "standing":
                 self._change_standing(decision, position)
 
@@ -1329,6 +1390,10 @@ class Governance:
 
     def _keep_member(self, member: governance_pb2.FederationMember) -> None:
         self._items.put("member", member.name, member.SerializeToString())
+        if _votes(member):
+            self._items.put("voting", member.name, b"")
+        else:
+            self._items.delete("voting", member.name)
 
     def _keep_mandate(self, granted: governance_pb2.GrantedMandate) -> None:
         key = f"{giver_of(granted)}/{granted.mandate.id}"

@@ -30,6 +30,8 @@ from kad_protocol.store import MAX_ENTRIES
 from kad_protocol.v1 import content_pb2, entry_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from kad_protocol.governance import Effect, Items
     from kad_protocol.note import LogKeys
     from kad_protocol.store import LogTransaction, StoredEntry
@@ -90,7 +92,13 @@ class OrderTransaction(FoldTransaction, Protocol):
     def put_review(self, feed: FeedId, record: str, version: int, *, approved: bool) -> None:
         """A waiting submission was reviewed. Nothing if a newer version is here by now."""
 
-    def release_submissions(self, feed: FeedId) -> None:
+    def put_unreviewed(self, feed: FeedId, record: str, version: int) -> None:
+        """Its review was not lawful: it waits again. Nothing if a newer version is here by now."""
+
+    def forget_hosted(self, owner: FeedId, simpul: FeedId, record: str, version: int) -> None:
+        """Versions after this one, of a record that the simpul published in that forum's name, have never been."""
+
+    def release_submissions(self, feed: FeedId, kinds: Collection[int]) -> None:
         """What waits for review waits no longer."""
 
     def supersede(self, simpul: FeedId, feed: FeedId, good_size: int, heir: FeedId, time: int) -> None:
@@ -328,7 +336,10 @@ class _Step:
                 entry = parse_entry(stored.body)
                 if entry is None or not entry.HasField("record_version"):
                     continue
-                version = entry.record_version
+                version, fault = entry.record_version, self._tx.problem(feed, stored.index)
+                if not is_record_id(version.record) or (fault is not None and fault.reason in fold.NO_VERSION):
+                    # What is no version of the record takes no version's place.
+                    continue
                 waits = version.kind in kinds
                 self._governance.submit(feed, stored.index, version, waits=waits)
                 self._tx.put_submission(feed, version.record, version.version, waits=waits)
@@ -426,10 +437,14 @@ class _Step:
         if version.audience not in (content_pb2.AUDIENCE_PUBLIC, content_pb2.AUDIENCE_FEDERATION):
             raise Refused(Reason.AUDIENCE_NOT_SUPPORTED, "this version does not know the audience of the record")
         self._governance.keep_hosted(owner, version.record, version.version, version.kind)
-        good = bool(self._stored.content) and _fault(act, self._stored.content) is None
-        content = contents.parse_content(contents.split(self._stored.content)[1]) if good else None
-        withheld = not self._stored.content and self._foreign and version.audience != content_pb2.AUDIENCE_PUBLIC
-        self._tx.put_hosted_version(owner, self._simpul, self._stored.index, version, time, content, withheld=withheld)
+        self._show(owner, act, time, self._stored)
+
+    def _show(self, owner: FeedId, act: entry_pb2.Act, time: int, stored: StoredEntry) -> None:
+        version = act.publication
+        good = bool(stored.content) and _fault(act, stored.content) is None
+        content = contents.parse_content(contents.split(stored.content)[1]) if good else None
+        withheld = not stored.content and self._foreign and version.audience != content_pb2.AUDIENCE_PUBLIC
+        self._tx.put_hosted_version(owner, self._simpul, stored.index, version, time, content, withheld=withheld)
 
     def _withdraw(self, owner: FeedId, act: entry_pb2.Act, time: int) -> None:
         head = self._governance.hosted(owner, act.withdrawal.record)
@@ -463,22 +478,43 @@ class _Step:
                 self._tx.put_standing(self._simpul, self._stored.index, feed, state, category)
             case Annulled(index, reason):
                 self._tx.put_problem(self._simpul, index, Problem(reason, "what it did has no effect after all"))
-            case Released(feed) if self._decides_for(feed):
-                self._tx.release_submissions(feed)
+            case Released(feed, kinds) if self._decides_for(feed):
+                self._tx.release_submissions(feed, kinds)
             case Superseded(feed, good_size, heir) if self._rules(feed) and self._tx.feed(feed) is not None:
                 self._require_own(feed)
                 feeds.quarantine(self._tx, feed, Reason.EPOCH_SUPERSEDED)
                 self._tx.supersede(self._simpul, feed, good_size, heir, self._governance.time)
-            case Withdrawn(performed, reason):
-                act = performed.act
-                if reason is not Reason.ACT_VETOED:
-                    self._tx.put_problem(self._simpul, performed.index, Problem(reason, f"{performed.name} has no effect after all"))
-                owner = self._owner(act)
+            case Withdrawn(performed, reason) if reason is Reason.ACT_VETOED:
+                act, owner = performed.act, self._owner(performed.act)
                 if owner is not None and act.WhichOneof("deed") == "publication":
                     head = self._governance.hosted(owner, act.publication.record)
                     if head is not None:
                         self._governance.keep_hosted(owner, act.publication.record, *head[:2], withdrawn=True)
                     self._tx.withdraw_hosted(owner, self._simpul, act.publication.record, reason.value, self._governance.time)
+            case Withdrawn(performed, reason):
+                self._tx.put_problem(self._simpul, performed.index, Problem(reason, f"{performed.name} has no effect after all"))
+                if (owner := self._owner(performed.act)) is not None:
+                    self._undo(performed.index, performed.act, owner, reason)
+
+    def _undo(self, index: int, act: entry_pb2.Act, owner: FeedId, reason: Reason) -> None:
+        """An act turned out never to have been lawful: what it changed stands as it would without it."""
+        match act.WhichOneof("deed"):
+            case "publication" | "withdrawal" as deed:
+                record = getattr(act, deed).record
+                before = self._governance.hosted(owner, record)
+                place = self._governance.unhost(owner, record, index)
+                if place is None:
+                    if before is not None and not before[2]:
+                        self._tx.withdraw_hosted(owner, self._simpul, record, reason.value, self._governance.time)
+                    return
+                stored = self._tx.entries(self._simpul, place, 1, MAX_CONTENT_BLOB_BYTES)[0]
+                entry = parse_entry(stored.body)
+                if entry is None or before == self._governance.hosted(owner, record):
+                    return
+                self._tx.forget_hosted(owner, self._simpul, record, entry.act.publication.version)
+                self._show(owner, entry.act, time_of(entry), stored)
+            case "review" if self._governance.unreview(owner, act.review.record, act.review.version):
+                self._tx.put_unreviewed(owner, act.review.record, act.review.version)
 
     def _require_own(self, feed: FeedId) -> None:
         """A simpul says nothing of the members of another federation whose own simpul is known here.

@@ -154,6 +154,8 @@ def verify_record(data: bytes, policy: Policy | None = None) -> Proved:
     pinned = merkle.leaf_hash(inner.genesis.entry)
     if inner.genesis.index != 0 or named != author or membership.feed != author.origin or membership.genesis != pinned:
         raise VerificationError(Reason.PROOF_INVALID, "the simpul named another genesis than the one that the proof shows", feed=author)
+    if membership.state != entry_pb2.MEMBERSHIP_STATE_ACTIVE and not membership.HasField("recovery"):
+        raise VerificationError(Reason.PROOF_INVALID, f"the proof does not show that {author} was admitted", feed=author)
     del genesis
     if not inner.versions:
         raise VerificationError(Reason.PROOF_INVALID, "the proof shows no version of a record")

@@ -361,6 +361,7 @@ class Affairs:
             if member.name in candidate.endorsements or written:
                 raise Refused(Reason.ENDORSEMENT_REPEATED, f"{member.name} has endorsed {wanted} before")
             entry.endorsement.feed, entry.endorsement.genesis = candidate.feed, candidate.genesis
+            entry.endorsement.category = candidate.category
             return Draft(entry), candidate
 
         return (await self._write(make))[1]

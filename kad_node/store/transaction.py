@@ -23,7 +23,7 @@ from kad_protocol.v1 import content_pb2, entry_pb2, records_pb2
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 __all__ = ["GOOD_SIZE", "SqliteTransaction", "micros_now"]
 
@@ -380,6 +380,15 @@ class SqliteTransaction(Queries):
         if row is not None:
             self._retract(reason, time, *row)
 
+    def forget_hosted(self, owner: FeedId, simpul: FeedId, record: str, version: int) -> None:
+        self._connection.execute(
+            "DELETE FROM version WHERE version > ? AND rid IN (SELECT rid FROM record WHERE feed = ? AND ulid = ? AND source = ?)",
+            (version, self._id(owner), record, self._id(simpul)),
+        )
+        self._connection.execute(
+            "UPDATE record SET retraction = '' WHERE feed = ? AND ulid = ? AND source = ?", (self._id(owner), record, self._id(simpul))
+        )
+
     def _retract(self, reason: str, time: int, rid: int, version: int, state: int) -> None:
         self._connection.execute(
             "UPDATE record SET state = ?, retraction = ?, updated = ? WHERE rid = ?",
@@ -522,6 +531,12 @@ class SqliteTransaction(Queries):
             self._set_state(found[0], records_pb2.RECORD_STATE_REJECTED)
             self._event(found[0], version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
 
+    def put_unreviewed(self, feed: FeedId, record: str, version: int) -> None:
+        found = self._newest(feed, record, version)
+        if found is not None and found[1] in (*_SHOWN, records_pb2.RECORD_STATE_REJECTED):
+            self._set_state(found[0], records_pb2.RECORD_STATE_SUBMITTED)
+            self._event(found[0], version, records_pb2.RECORD_EVENT_TYPE_REVIEWED)
+
     def _newest(self, feed: FeedId, record: str, version: int) -> tuple[int, int] | None:
         """Row and state of a record of a forum, if that is its newest version here."""
         row: tuple[int, int] | None = self._connection.execute(
@@ -529,14 +544,15 @@ class SqliteTransaction(Queries):
         ).fetchone()
         return row
 
-    def release_submissions(self, feed: FeedId) -> None:
+    def release_submissions(self, feed: FeedId, kinds: Collection[int]) -> None:
         if self._find_id(feed) is None:
             return
         rows = self._connection.execute(
-            "SELECT rid FROM record WHERE feed = ? AND state = ?", (self._id(feed), records_pb2.RECORD_STATE_SUBMITTED)
+            "SELECT rid, kind FROM record WHERE feed = ? AND state = ?", (self._id(feed), records_pb2.RECORD_STATE_SUBMITTED)
         ).fetchall()
-        for (rid,) in rows:
-            self._reveal(feed, rid)
+        for rid, kind in rows:
+            if kind in kinds:
+                self._reveal(feed, rid)
 
     def _absent(self, feed: FeedId, audience: int) -> int:
         """The state of a record without its content: it is still to come, or is for another federation only."""

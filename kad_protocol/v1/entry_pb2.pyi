@@ -1078,17 +1078,21 @@ class Endorsement(google.protobuf.message.Message):
 
     FEED_FIELD_NUMBER: builtins.int
     GENESIS_FIELD_NUMBER: builtins.int
+    CATEGORY_FIELD_NUMBER: builtins.int
     feed: builtins.str
     """Origin of the feed of the forum that applied."""
     genesis: builtins.bytes
     """Leaf hash of its genesis. 32 bytes."""
+    category: Global___MemberCategory.ValueType
+    """As what it applied. Unspecified means a full member: whoever speaks for an associate has not spoken for a voter."""
     def __init__(
         self,
         *,
         feed: builtins.str = ...,
         genesis: builtins.bytes = ...,
+        category: Global___MemberCategory.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["feed", b"feed", "genesis", b"genesis"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["category", b"category", "feed", b"feed", "genesis", b"genesis"]) -> None: ...
 
 Global___Endorsement: typing_extensions.TypeAlias = Endorsement
 

@@ -15,11 +15,12 @@ from kad_node.bundle import read_frames, write_frame
 from kad_protocol import feed as feeds
 from kad_protocol import merkle, order
 from kad_protocol.errors import InvalidInputError, KadError, Reason, VerificationError
+from kad_protocol.feed import Draft
 from kad_protocol.names import FeedId
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.v1 import entry_pb2, replication_pb2, transparency_pb2
 from kad_protocol.witness import with_cosignatures
-from tests.unit.federation import DAY, NETWORKING, SIMPUL, SUBSIDIARITY, YES, Federation, charter, governance
+from tests.unit.federation import DAY, NETWORKING, SIMPUL, SUBSIDIARITY, YES, Federation, agenda, charter, governance
 from tests.unit.feeds import draft
 
 if TYPE_CHECKING:
@@ -115,6 +116,26 @@ def test_an_honest_simpul_is_accused_of_nothing(federation: Federation) -> None:
     assert [alarm for alarm in vigil.alarms(node, OWN) if alarm.reason == Reason.UNLAWFUL] == []
     with pytest.raises(VerificationError) as caught:
         dossier.verify(dossier.unlawful(node, SIMPUL, [(index, Reason.NO_MANDATE)]))
+    assert caught.value.reason == Reason.PROOF_INVALID
+
+
+def test_a_slip_is_no_overstepping(federation: Federation) -> None:
+    """A version out of order has no effect, but a simpul that may publish has broken nobody's rights with it."""
+    forum = federation.forums[0]
+    ref, item = federation.mandate(forum), agenda()
+    federation.observe(forum)
+    item.entry.record_version.version = 7
+    entry = federation.entry()
+    entry.act.CopyFrom(entry_pb2.Act(function="publish-on-behalf", mandates=[ref], on_behalf_of=forum.feed.origin))
+    entry.act.publication.CopyFrom(item.entry.record_version)
+    index = federation.say(federation.simpul, Draft(entry, item.content))
+    node = federation.node()
+    assert vigil.evidence_list(node, OWN) == []
+    problem = node.problem(SIMPUL, index)
+    assert problem is not None
+    assert problem.reason == Reason.VERSION_OUT_OF_ORDER
+    with pytest.raises(VerificationError) as caught:
+        dossier.verify(dossier.unlawful(node, SIMPUL, [(index, problem.reason)]))
     assert caught.value.reason == Reason.PROOF_INVALID
 
 

@@ -396,9 +396,10 @@ def candidate(fed: Federation, category: int = entry_pb2.MEMBER_CATEGORY_FULL) -
     return fresh
 
 
-def endorse(fed: Federation, forum: Author, fresh: Author, genesis: bytes = b"") -> int:
+def endorse(fed: Federation, forum: Author, fresh: Author, genesis: bytes = b"", category: int = 0) -> int:
     entry = fed.entry()
     entry.endorsement.feed, entry.endorsement.genesis = fresh.feed.origin, genesis or fresh.genesis
+    entry.endorsement.category = category  # type: ignore[assignment]
     place = fed.say(forum, entry)
     fed.observe(forum)
     return place

@@ -346,13 +346,13 @@ def test_who_was_endorsed_as_an_associate_is_not_admitted_as_a_full_member(tmp_p
     fed = Federation(tmp_path, mode=NETWORKING)
     fed.adopt(charter(mode=NETWORKING, admission_endorsements=1))
     fresh = candidate(fed, ASSOCIATE)
-    endorse(fed, fed.forums[0], fresh)
+    endorse(fed, fed.forums[0], fresh, category=ASSOCIATE)
     assert judged(fed, SIMPUL, fed.admit(fresh, category=FULL)) == Reason.ENDORSEMENTS_MISSING
     # To be asked for as something else it applies anew, and is endorsed anew.
     fed.admit(fresh, APPLIED, FULL)
     assert judged(fed, SIMPUL, fed.admit(fresh, category=FULL)) == Reason.ENDORSEMENTS_MISSING
     fed.admit(fresh, APPLIED, ASSOCIATE)
-    endorse(fed, fed.forums[0], fresh)
+    endorse(fed, fed.forums[0], fresh, category=ASSOCIATE)
     assert judged(fed, SIMPUL, fed.admit(fresh, category=ASSOCIATE)) is None
 
 

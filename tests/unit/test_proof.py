@@ -307,6 +307,28 @@ async def test_parts_of_other_proofs_do_not_fit(proved: tuple[World, str]) -> No
         verify_record(replace(mine, extra=mixed.SerializeToString()).to_bytes(), policy)
 
 
+@pytest.mark.parametrize(
+    "state", [entry_pb2.MEMBERSHIP_STATE_APPLIED, entry_pb2.MEMBERSHIP_STATE_LEFT, entry_pb2.MEMBERSHIP_STATE_SUSPENDED]
+)
+async def test_an_entry_that_admits_nobody_is_no_proof_of_membership(
+    proved: tuple[World, str], state: entry_pb2.MembershipState.ValueType
+) -> None:
+    world, record = proved
+    world.simpul.admit(world.forums[0], state)
+    await confirm(world)
+    outer = TlogProof.parse(await make(world, record))
+    inner = proof_pb2.RecordProof.FromString(outer.extra)
+    size = world.simpul.log.feed(SIMPUL).size
+    verify_record(outer.to_bytes(), await rule(world))
+    inner.membership.index, inner.membership.entry = size - 1, world.simpul.log.entries(SIMPUL, size - 1, 1, 1)[0].body
+    del inner.membership.hashes[:]
+    inner.membership.hashes.extend(merkle.inclusion_proof(world.simpul.log.tiles(SIMPUL), size - 1, size))
+    with pytest.raises(VerificationError) as caught:
+        verify_record(replace(outer, extra=inner.SerializeToString()).to_bytes(), await rule(world))
+    assert caught.value.reason is Reason.PROOF_INVALID
+    assert "admitted" in str(caught.value)
+
+
 async def test_a_large_content_stays_out(world: World) -> None:
     author, record = world.forums[0], new_record_id()
     author.write([draft("Besar", record, text="x" * 18_000)])
