@@ -10,13 +10,12 @@ import pytest
 
 from kad_protocol import content as contents
 from kad_protocol import feed as feeds
-from kad_protocol import governance as module
 from kad_protocol import keychain, merkle, order
 from kad_protocol.authority import is_within_regions
 from kad_protocol.entry import key_set, log_keys_of
 from kad_protocol.errors import KadError, Reason
 from kad_protocol.feed import Draft
-from kad_protocol.governance import Governance
+from kad_protocol.governance import Governance, decisions, mandates
 from kad_protocol.keys import MemberKeys
 from kad_protocol.names import FeedId, new_record_id
 from kad_protocol.note import Checkpoint, cosign
@@ -542,7 +541,7 @@ def test_a_content_that_is_at_fault_gives_the_same_whenever_it_comes(fed: Federa
 
 
 def test_a_member_has_a_hundred_mandates_at_a_time_and_any_number_in_its_life(fed: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_MANDATES", 3)
+    monkeypatch.setattr(mandates, "_MOST_MANDATES", 3)
     forum = fed.forums[0]
     places = [fed.mandate(forum, begin=START + n * DAY, end=START + (n + 1) * DAY) for n in range(4)]
     fed.observe(forum)
@@ -559,7 +558,7 @@ def test_a_member_has_a_hundred_mandates_at_a_time_and_any_number_in_its_life(fe
 
 
 def test_a_member_has_twenty_open_proposals(fed: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_PROPOSALS", 2)
+    monkeypatch.setattr(decisions, "_MOST_PROPOSALS", 2)
     numbers = [fed.propose(fed.forums[0], days=1) for _ in range(3)]
     others = fed.propose(fed.forums[1])
     fed.observe(*fed.forums[:2])

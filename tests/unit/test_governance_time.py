@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from kad_node.store.memory import MemoryLog
 from kad_protocol import feed as feeds
-from kad_protocol import governance as module
 from kad_protocol import merkle
 from kad_protocol.errors import Reason, VerificationError
 from kad_protocol.feed import Draft
-from kad_protocol.governance import Governance
+from kad_protocol.governance import Governance, finality
 from kad_protocol.names import FeedId
 from kad_protocol.note import Checkpoint, cosign
 from kad_protocol.v1 import entry_pb2, governance_pb2
@@ -68,7 +67,7 @@ def test_a_clock_that_runs_ahead_closes_no_vote(fed: Federation, monkeypatch: py
     if not guard:
         # As if the log's own time were believed.
         monkeypatch.setattr(Governance, "confirmed", property(lambda found: found.time))
-        monkeypatch.setattr(module, "_CLOCK_TOLERANCE", 10**18)
+        monkeypatch.setattr(finality, "CLOCK_TOLERANCE", 10**18)
     fed.adopt(charter(notice_hours=72))
     number = fed.propose(fed.forums[0], days=5, charter=charter(2, mode=entry_pb2.MODE_NETWORKING, notice_hours=72))
     fed.observe(fed.forums[0])
