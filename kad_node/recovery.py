@@ -265,8 +265,9 @@ async def finish(home: Home, pending: Pending, enrolled: Enrolled) -> None:
         if int(tx.meta("epoch") or b"0") == feed.epoch:
             return
         tx.put_meta("epoch", str(feed.epoch).encode())
-        # Nobody has seen anything of the new feed, and what was strange in the old one is behind us.
-        tx.forget_meta("shared")
+        # The simpul knows the new feed: a copy of this home of today, brought back later, must ask before it signs (decision 5).
+        tx.put_meta("shared", b"1")
+        # What was strange in the old one is behind us.
         outbox.forget_rotations(tx)
         for first in tx.locals(FOREIGN):
             tx.delete_local(FOREIGN, first)

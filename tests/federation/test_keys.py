@@ -400,9 +400,14 @@ async def test_a_lost_machine_is_replaced_whatever_interrupts_it(federation: Fed
         assert json.loads(verified.stdout)["version"] == int(version)
 
 
-async def test_a_restored_backup_is_told_from_a_thief_by_its_owner(federation: Federation) -> None:
+@pytest.mark.parametrize("begun", ["joined", "recovered"])
+async def test_a_restored_backup_is_told_from_a_thief_by_its_owner(federation: Federation, begun: str) -> None:
     # Copied when nobody but the simpul, when it let this forum in, had heard of its feed.
-    node, _ = await join(federation, "forum-a", start=False)
+    node, code = await join(federation, "forum-a", start=begun == "recovered")
+    if begun == "recovered":
+        await until(lambda: observed(node, node), "all is observed")
+        await node.stop()
+        code_in(command("kad_node", node.home.path, "recover", "--code-file", "-", "--yes", stdin=code))
     backup = federation.folder / "cadangan"
     shutil.copytree(node.home.path, backup)
     await node.start()
@@ -418,15 +423,16 @@ async def test_a_restored_backup_is_told_from_a_thief_by_its_owner(federation: F
     async def alarms() -> list[str]:
         return [alarm.reason for alarm in (await status(node)).alarms]
 
-    assert await alarms() == ["KEY_USED_ELSEWHERE"]
+    lasting = ["EPOCH_SUPERSEDED"] if begun == "recovered" else []
+    assert await alarms() == ["KEY_USED_ELSEWHERE", *lasting]
     assert "kad-node keys accept" in node.run("status")
     (found,) = keys(node)["foreign"]
     assert not found.get("while_open"), "it came before this node was allowed to sign"
     assert json.loads(node.run("keys", "accept", "--json", "--yes")).get("foreign") is None
-    assert not await alarms()
+    assert await alarms() == lasting
     await open_to_sign(node)
     publish(node, "Sesudah pemulihan cadangan")
-    assert not await alarms()
+    assert await alarms() == lasting
 
 
 async def test_two_histories_of_one_key_end_in_a_new_epoch(federation: Federation) -> None:
