@@ -16,7 +16,15 @@ from kad_protocol import content as contents
 from kad_protocol import feed as feeds
 from kad_protocol.authority import FUNCTIONS, giver_of, policy
 from kad_protocol.entry import new_entry
-from kad_protocol.errors import AbortedError, InvalidInputError, NotFoundError, PermissionDeniedError, PreconditionError, Reason
+from kad_protocol.errors import (
+    AbortedError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    Reason,
+    UnavailableError,
+)
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Governance, Refused, question_of
 from kad_protocol.names import FeedId, RecordName, new_record_id, parse_forum_name
@@ -283,7 +291,9 @@ class Acts:
                 if act.reason:
                     raise PreconditionError(Reason(act.reason), f"the act was refused: {act.reason}")
                 return act
-            await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
+            await _soon(
+                changed, f"the act is entry {index} of this simpul's log and counts once that has been judged; see status for what it waits"
+            )
         return governance_pb2.PerformedAct(act=planned)
 
     async def _when_judged(self, write: Callable[[SqliteTransaction], T | None]) -> T | None:
@@ -291,12 +301,26 @@ class Acts:
         changed = self._node.next_change()
         written = await self._node.store.write(write)
         if written is None:
-            await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
+            await _soon(
+                changed, "what is in this simpul's log already could not be judged yet; nothing was written, see status for what it waits"
+            )
         return written
 
     def _judged(self, tx: SqliteTransaction, index: int) -> governance_pb2.PerformedAct | None:
         act = governance_of(tx, self._node).act(index)
         return self._affairs.fill(tx, act) if act is not None else None
+
+
+async def _soon(changed: asyncio.Event, otherwise: str) -> None:
+    """Wait for a change.
+
+    Raises:
+        UnavailableError: ``WAITING_FOR_FEED``, nothing has changed for long.
+    """
+    try:
+        await asyncio.wait_for(changed.wait(), _JUDGING_SECONDS)
+    except TimeoutError as error:
+        raise UnavailableError(Reason.WAITING_FOR_FEED, otherwise) from error
 
 
 def _member(found: Governance, forum: str) -> governance_pb2.FederationMember:
