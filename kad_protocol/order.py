@@ -235,8 +235,11 @@ class _Step:
             case "observation":
                 self._observe(entry.observation)
             case "membership":
-                governance.membership(index, entry.membership, self._root_of, self._keys_of)
-                self._check_foreign_word(entry.membership)
+                try:
+                    governance.membership(index, entry.membership, self._root_of, self._keys_of)
+                finally:
+                    # Whatever else is wrong with it, this says most.
+                    self._check_foreign_word(entry.membership)
             case "departure":
                 governance.part(index, entry.departure)
             case "founding":
@@ -277,7 +280,10 @@ class _Step:
 
     def _check_foreign_word(self, membership: entry_pb2.Membership) -> None:
         """Another simpul may count our own one among its members, as it does when both are joined; nobody else of us."""
-        feed = FeedId.parse(membership.feed)
+        try:
+            feed = FeedId.parse(membership.feed)
+        except KadError:
+            return
         if not self._foreign or feed.federation != self._tx.standpoint.federation:
             return
         state = self._tx.feed(feed)
