@@ -136,7 +136,7 @@ def verify(data: bytes) -> Unlawful | Omission:
         claims = [(int(f["index"]), str(f["reason"])) for f in document["findings"]] if kind == "unlawful" else []
         about = FeedId.parse(document["about"]) if kind == "omission" else simpul
         note = str(document["note"]).encode() if kind == "omission" else b""
-    except (KeyError, TypeError, ValueError, binascii.Error, zlib.error, KadError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, binascii.Error, zlib.error, KadError) as error:
         raise InvalidInputError(Reason.INVALID_FILE, f"the dossier is incomplete: {str(error)[:200]}") from error
     with scratch(simpul.federation) as tx:
         try:
@@ -188,7 +188,7 @@ def _unlawful(tx: SqliteTransaction, simpul: FeedId, claims: Sequence[tuple[int,
     position = Governance(tx.affairs(simpul), simpul).head.position
     findings = []
     for index, reason in claims:
-        problem = tx.problem(simpul, index) if index < position else None
+        problem = tx.problem(simpul, index) if 0 <= index < position else None
         if problem is None or problem.waiting or problem.reason != reason or problem.reason not in UNLAWFUL:
             said = "lawful" if problem is None else problem.reason.value
             message = f"entry {index} of {simpul} is {said} by the feeds in the dossier, not {reason[:60]}"

@@ -200,6 +200,10 @@ async def prepare_recovery(
         raise VerificationError(Reason.GENESIS_MISMATCH, "the simpul answered with the feed of somebody else", feed=feed)
     if genesis.recovery_digest != recovery.public_digest:
         raise VerificationError(Reason.RECOVERY_INVALID, f"this is not the recovery code of {feed}", feed=feed)
+    wanted = last_good_size or response.observed_size
+    if response.last_good_size != wanted or not 0 < wanted <= response.observed_size:
+        # What is signed with the recovery code is for the owner to say, not for the simpul.
+        raise VerificationError(Reason.RECOVERY_INVALID, f"the simpul would cut {feed} somewhere else than was asked", feed=feed)
     return Standing(
         feed=feed,
         observed_size=response.observed_size,

@@ -90,6 +90,9 @@ class Fence:
         key = (peer.federation, peer.forum)
         if proved > own_size and (self._proved is None or proved > self._proved.size):
             self._proved = Claim(peer, proved)
+            if self.state is FenceState.OPEN:
+                # Others were heard first, who did not know: this home is an old copy all the same, and takes back what it lacks.
+                self.state = FenceState.FENCED
         # What somebody claimed before is not taken back by saying less.
         claim = self._claims.get(key)
         said = max(size, claim.size) if claim is not None else size

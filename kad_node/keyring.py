@@ -72,14 +72,21 @@ class Keyring:
 
     def _find(self, known: dict[LogKeys, LogSigner], keys: LogKeys, what: str) -> LogSigner:
         with self._lock:
+            damaged: InvalidInputError | None = None
             if keys not in known:
                 hint = fingerprint(keys).hex()[:16]
                 # By its name first, then whatever there is: file names are a help, and prove nothing.
                 for path in sorted(self._files(), key=lambda path: (hint not in path.name, path.name)):
                     if path.name not in self._opened:
-                        self._remember(path.name, keyfiles.unseal(path.read_bytes(), passphrase(os.environ)))
+                        try:
+                            self._remember(path.name, keyfiles.unseal(path.read_bytes(), passphrase(os.environ)))
+                        except InvalidInputError as error:
+                            # The right one may lie beside it.
+                            damaged = damaged or error
                     if keys in known:
                         break
+            if keys not in known and damaged is not None:
+                raise damaged
             if keys not in known:
                 raise PreconditionError(
                     Reason.KEY_ROTATION_INVALID, f"no key in this home is the one that {self._own} is {what} with", feed=self._own

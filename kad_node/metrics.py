@@ -221,7 +221,9 @@ def _of_exchange(reading: _Reading) -> Iterator[Metric]:
     yield _labelled("kad_peers", "Peers by how it is going.", "state", {name: states[state] for state, name in _PEER_STATES.items()})
     if (traffic := reading.traffic) is not None:
         yield CounterMetricFamily("kad_exchange_sent_entries", "Entries that peers have acknowledged.", traffic.sent)
-        yield CounterMetricFamily("kad_exchange_received_entries", "Entries from peers that were stored.", traffic.received)
+        yield CounterMetricFamily(
+            "kad_exchange_received_entries", "Entries that peers sent and that are here, also if they were before.", traffic.received
+        )
         yield CounterMetricFamily("kad_exchange_refused_batches", "Batches that this node or its peer refused.", traffic.refused)
     refusals = CounterMetricFamily(
         "kad_refusals", "What was refused from outside and not stored, since the store was made.", labels=["reason"]

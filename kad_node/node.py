@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from kad_node.fence import Fence, FenceState
@@ -83,6 +85,8 @@ class Node:
         #: Feeds that their owners gave up, and when (microseconds since 1970, by the simpul's log).
         self.given_up: dict[FeedId, int] = {}
         self._linked = False
+        #: While everything is folded anew: how members stood before.
+        self._before: _Standings | None = None
         self._told_of: dict[FeedId, int] = {}
         #: Called on the event loop with a feed that its owner gave up just now.
         self.on_given_up: Callable[[FeedId], None] = lambda _: None
@@ -121,26 +125,40 @@ class Node:
         await asyncio.to_thread(self.keyring.log_signer, feeds.keys_of(state))
 
     async def _start(self, simpul: FeedId | None) -> None:
-        def look(tx: SqliteTransaction) -> tuple[bool, bytes | None, bytes | None]:
+        def look(tx: SqliteTransaction) -> tuple[bool, bool, bytes | None, bytes | None]:
             self.outside, self.given_up = _outside(tx), tx.given_up()
-            self._told_of = self.given_up
-            return tx.meta("shared") is not None, tx.meta("instance"), tx.meta("fold-version")
+            if (kept := tx.meta(_FOLDING_ANEW)) is not None:
+                self._before = _Standings.from_bytes(kept)
+            state = tx.feed(self.own)
+            forked = state is not None and state.quarantine == Reason.FORKED
+            return tx.meta("shared") is not None, forked, tx.meta("instance"), tx.meta("fold-version")
 
-        shared, instance, folded = await self.store.read(look)
+        shared, forked, instance, folded = await self.store.read(look)
         version = str(fold.FOLD_VERSION).encode()
         if instance is None or folded != version:
             instance = secrets.token_hex(8).encode()
 
+            self._before = self._before or _Standings(self.outside, self.given_up)
+            before = self._before
+
             def renew(tx: SqliteTransaction) -> None:
+                # Who was put out stays out until the logs that say so have been judged again, however often that is interrupted.
+                tx.put_meta(_FOLDING_ANEW, before.to_bytes())
                 tx.forget_fold()
                 show_queued(tx, self.own)
                 tx.put_meta("instance", instance)
                 tx.put_meta("fold-version", version)
 
             await self.store.write(renew)
+        if self._before is not None:
+            self.outside, self.given_up = self.outside | self._before.outside, self._before.given_up | self.given_up
+        self._told_of = self.given_up
         self.instance = instance.decode()
         held = self.own.epoch > 0 and await self.store.read(lambda tx: tx.begun(self.own)) is None
         self.fence = Fence(shared=shared, simpul=simpul, held=held)
+        if forked:
+            # No peer's word opens it again: only a new epoch does.
+            self.fence.forked()
         self.replica = StoreReplica(self.store, self.own, self.fence, self._fence_opened)
         self.replica.given_up = lambda feed: feed in self.given_up
         self.witness = Witness(self.store, self.own, self.keyring.witness_signer, self.fence, self.replica.wake)
@@ -164,8 +182,14 @@ class Node:
         if own is not None and own.tail > own.size:
             feeds.seal(tx, self.own, self.keyring.log_signer)
         more = order.advance(tx, _FOLD_CHUNK) >= _FOLD_CHUNK
-        if tx.standings_changed:
+        whole = self._before is not None and not more
+        if whole:
+            tx.forget_meta(_FOLDING_ANEW)
+            self._before = None
+        if tx.standings_changed or whole:
             self.outside, self.given_up = _outside(tx), tx.given_up()
+            if self._before is not None:
+                self.outside, self.given_up = self.outside | self._before.outside, self._before.given_up | self.given_up
             self._linked = tx.begun(self.own) is not None
         return more
 
@@ -240,6 +264,27 @@ class Node:
             if await self.store.read(lambda tx: tx.folded(self.own)) > index:
                 return
             await changed.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _Standings:
+    """Who is out, and which feeds were given up, when."""
+
+    outside: frozenset[tuple[str, str]]
+    given_up: dict[FeedId, int]
+
+    def to_bytes(self) -> bytes:
+        given_up = {feed.origin: time for feed, time in self.given_up.items()}
+        return json.dumps({"outside": sorted(self.outside), "given_up": given_up}).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> _Standings:
+        kept = json.loads(data)
+        outside = frozenset((federation, forum) for federation, forum in kept["outside"])
+        return _Standings(outside, {FeedId.parse(origin): time for origin, time in kept["given_up"].items()})
+
+
+_FOLDING_ANEW = "folding-anew"
 
 
 def own_feed(tx: SqliteTransaction, config: CommonConfig) -> FeedId:

@@ -24,6 +24,8 @@ __all__ = ["flush", "forget_rotations", "put", "rotation_queued", "show_queued"]
 def put(tx: SqliteTransaction, own: FeedId, drafts: list[Draft], *, open_fence: bool) -> int | None:
     """Append drafts, or queue them. Returns the index of the first, None if they wait."""
     if open_fence:
+        # The fence may have opened this moment: what was written before goes first.
+        flush(tx, own)
         return feeds.append(tx, own, drafts)
     for draft in drafts:
         entry = draft.entry

@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from kad_protocol.authority import member_name
 from kad_protocol.certificates import Trust, TrustAnchor
 from kad_protocol.channel import member_channel
-from kad_protocol.errors import KadError, NotFoundError, Reason, UnavailableError
+from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, Reason, UnavailableError
 from kad_protocol.exchange import Limits, Session, SessionState
 from kad_protocol.status import from_rpc_error
 from kad_protocol.v1 import node_pb2, replication_pb2, replication_pb2_grpc
@@ -103,7 +103,8 @@ class Peers:
         self._peers: dict[tuple[str, str], _Peer] = {}
         self._closing = False
         self._ended = Traffic()
-        self._running: set[Session] = set()
+        #: All that run, also those that a newer one has displaced and that have not ended yet.
+        self._running: dict[Session, _Peer] = {}
         #: Called when ``trust`` has changed, so that servers let in who is believed now.
         self.trust_changed: Callable[[], None] = lambda: None
         node.on_given_up = self._drop
@@ -131,9 +132,7 @@ class Peers:
 
     def _drop(self, feed: FeedId) -> None:
         """A member began anew: whoever speaks in its name now may be the thief; its owner comes back with a new certificate."""
-        peer = self._peers.get((feed.federation, feed.forum))
-        if peer is not None and peer.session is not None:
-            peer.session.close(Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
+        self._end(feed, Reason.EPOCH_SUPERSEDED, f"{feed} was given up by its owner")
 
     async def forget(self, forum: str, federation: str = "") -> None:
         """Dial a member no more; ``federation`` is that of the member, one's own if it is empty.
@@ -144,20 +143,23 @@ class Peers:
         peer = self._peers.pop((federation or self._node.own.federation, forum), None)
         if peer is None:
             raise NotFoundError(Reason.FORUM_NOT_FOUND, f"{forum} is not a peer", forum=forum)
+        self._end(peer.feed, Reason.SHUTTING_DOWN, "this node has ended it")
         await _cancel(peer.dialling)
 
     def hang_up(self, feed: FeedId) -> None:
         """End the stream with a member that is none any more."""
-        peer = self._peers.get((feed.federation, feed.forum))
-        if peer is not None and peer.session is not None:
-            peer.session.close(Reason.MEMBER_SUSPENDED, "suspended, or no longer a member")
+        self._end(feed, Reason.MEMBER_SUSPENDED, "suspended, or no longer a member")
+
+    def _end(self, feed: FeedId, reason: Reason, message: str) -> None:
+        for session, peer in self._running.items():
+            if (peer.feed.federation, peer.feed.forum) == (feed.federation, feed.forum):
+                session.close(reason, message)
 
     async def close(self, reason: Reason = Reason.SHUTTING_DOWN) -> None:
         """Say goodbye to all."""
         self._closing = True
-        for peer in self._peers.values():
-            if peer.session is not None:
-                peer.session.close(reason, "this node is stopping")
+        for session in self._running:
+            session.close(reason, "this node is stopping")
         for peer in list(self._peers.values()):
             if peer.dialling is not None:
                 await asyncio.wait({peer.dialling}, timeout=1)
@@ -258,6 +260,9 @@ class Peers:
     async def _exchange(
         self, feed: FeedId, frames: AsyncIterator[replication_pb2.Frame], send: Callable[[replication_pb2.Frame], object], *, dialled: bool
     ) -> None:
+        if feed.federation == self._node.own.federation and (feed.federation, feed.forum) in self._node.outside:
+            # Whom we dial comes through no door of ours.
+            raise PermissionDeniedError(Reason.MEMBER_SUSPENDED, f"{feed.forum} is suspended or has left", forum=feed.forum)
         peer = self._peers.setdefault((feed.federation, feed.forum), _Peer(feed, ""))
         config = self._limits()
         limits = Limits(
@@ -271,7 +276,7 @@ class Peers:
             # The newer stream is the living one; the older may be a dead connection that nobody has noticed.
             peer.session.close(Reason.REPLACED_BY_NEWER_STREAM, "another stream of the same member began")
         peer.session = session
-        self._running.add(session)
+        self._running[session] = peer
         peer.turn(node_pb2.PEER_STATE_CONNECTED)
         log.info("peer connected", extra={"peer": feed.forum, "dialled": dialled})
         try:
@@ -280,7 +285,7 @@ class Peers:
             peer.turn(node_pb2.PEER_STATE_WAITING, error)
             raise
         finally:
-            self._running.discard(session)
+            del self._running[session]
             self._ended.add(session.state)
             if peer.session is session:
                 peer.session = None

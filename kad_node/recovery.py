@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Doubtful", "Pending", "Source", "begin", "compare", "finish", "forget", "load", "send", "void_entries"]
 
 _FILE = "recovery.json"
+#: More than a thief can write within the quota of some weeks; the simpul could show entries without end.
+_MOST_VOID = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,8 @@ async def void_entries(
             source.address, source.digest, forum, recovery, last_good_size, last_good_size + len(bodies)
         )
         bodies.extend(page.entries)
+        if len(bodies) > _MOST_VOID:
+            raise VerificationError(Reason.RECOVERY_INVALID, f"the simpul shows more than {_MOST_VOID} entries", feed=standing.feed)
     found = [Doubtful(last_good_size + offset, body, only_here=False) for offset, body in enumerate(bodies)]
     if store is not None:
 
@@ -255,7 +259,9 @@ async def finish(home: Home, pending: Pending, enrolled: Enrolled) -> None:
     store = await SqliteStore.open(home.store, lambda tx: seal_all(tx, feed, signer))
 
     def take_over(tx: SqliteTransaction) -> None:
-        if tx.feed(feed) is None:
+        held = tx.feed(feed)
+        # It may be known already, without an entry: the simpul's log names it.
+        if held is None or not held.tail:
             entry = parse_entry(pending.genesis_entry)
             if entry is None or entry.SerializeToString() != pending.genesis_entry:
                 raise InvalidInputError(Reason.INVALID_FILE, f"the genesis in {_FILE} does not read back")

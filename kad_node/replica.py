@@ -314,17 +314,23 @@ class StoreReplica:
         for reply in contents:
             feed = FeedId.parse(reply.feed)
 
-            def supply(tx: SqliteTransaction, reply: replication_pb2.ContentReply = reply, feed: FeedId = feed) -> None:
+            def supply(tx: SqliteTransaction, reply: replication_pb2.ContentReply = reply, feed: FeedId = feed) -> bool:
                 stored = tx.entries(feed, reply.index, 1, 1) if tx.feed(feed) is not None else []
                 if stored and not _is_for(tx, self._own, feed, stored[0]):
                     # It is for another federation, and is not taken from whoever gives it away.
-                    return
-                if feeds.supply_content(tx, feed, reply.index, reply.content):
-                    order.content_arrived(tx, feed, reply.index)
-                    tx.touched.add(feed)
+                    return False
+                if not feeds.supply_content(tx, feed, reply.index, reply.content):
+                    return False
+                order.content_arrived(tx, feed, reply.index)
+                tx.touched.add(feed)
+                return True
 
             try:
-                await self._store.write(supply)
+                if self.quota is not None and feed != self._own:
+                    self.quota.check(feed)
+                stored = await self._store.write(supply)
+                if self.quota is not None and stored:
+                    self.quota.charge(feed, 0, len(reply.content))
             except KadError as error:
                 await self.caught(peer, feed, error)
 
@@ -412,7 +418,8 @@ class StoreReplica:
         def keep(tx: SqliteTransaction) -> None:
             tx.count_refusal(error.reason.value, times)
             if isinstance(error, feeds.ForkedError) and (state := tx.feed(feed)) is not None and state.quarantine != Reason.FORKED:
-                if error.evidence not in tx.forks(_MOST_EVIDENCE):
+                if not tx.has_evidence(feed):
+                    # One proof says all; a thief of keys that were given up could make them without end.
                     tx.add_evidence(feed, error.evidence)
                 if (feed.federation, feed.forum) != (self._own.federation, self._own.forum) or feed == self._own:
                     # An earlier epoch of one's own is fetched as the simpul's log observed it, or that log could not be judged on.

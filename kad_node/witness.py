@@ -26,6 +26,7 @@ from kad_protocol.tlog_policy import policy_file
 from kad_protocol.v1 import entry_pb2, node_pb2, replication_pb2
 from kad_protocol.witness import (
     COMMITTEE_SIZE,
+    MAX_COSIGNATURE_BYTES,
     committee,
     confirming,
     is_confirmed,
@@ -213,7 +214,9 @@ class Witness:
                 continue
             refused.extend((feed, fault) for fault in faults)
             if wanted is None:
-                self._put_off(feed, peer, item)
+                if self._put_off(feed, peer, item):
+                    too_long = VerificationError(Reason.NOTE_MALFORMED, "cosignatures that are too long or too many", peer=peer.forum)
+                    refused.append((peer, too_long))
             else:
                 new = new or wanted
         if new:
@@ -231,7 +234,13 @@ class Witness:
             if wanted is not None or self._growth[feed] == growth:
                 return wanted, refused
 
-    def _put_off(self, feed: FeedId, peer: FeedId, item: replication_pb2.Witnessed) -> None:
+    def _put_off(self, feed: FeedId, peer: FeedId, item: replication_pb2.Witnessed) -> int:
+        """Keep it until its feed has grown; how many of its lines were not kept, being no lines or too many."""
+        kept = [given for given in item.cosignatures if len(given.lines) <= MAX_COSIGNATURE_BYTES][:_MOST_PUT_OFF]
+        dropped = len(item.cosignatures) - len(kept)
+        if dropped:
+            del item.cosignatures[:]
+            item.cosignatures.extend(kept)
         waiting = self._waiting.setdefault(feed, {})
         earlier = waiting.pop(item.checkpoint, None)
         if earlier is not None:
@@ -243,6 +252,16 @@ class Witness:
         of_peer = [note for note, (shown_by, _) in waiting.items() if shown_by == peer]
         for note in of_peer[:-_MOST_KEPT]:
             del waiting[note]
+        # Nor may anybody fill the memory: all that one peer has shown, of whatever feed, the oldest first.
+        mine = [(of, note) for of, items in self._waiting.items() for note, (shown_by, _) in items.items() if shown_by == peer]
+        size = sum(self._waiting[of][note][1].ByteSize() for of, note in mine)
+        for of, note in mine:
+            if size <= _MOST_PUT_OFF_BYTES:
+                break
+            size -= self._waiting[of].pop(note)[1].ByteSize()
+            if not self._waiting[of]:
+                del self._waiting[of]
+        return dropped
 
     async def grown(self) -> list[tuple[FeedId, KadError]]:
         """A feed has grown: look again at what we did not hold when it was put to us."""
@@ -476,3 +495,4 @@ _MOST_HELD = 2
 _MOST_PASSED_OVER = 2
 #: More than a federation has members, and little enough to wait.
 _MOST_PUT_OFF = 1024
+_MOST_PUT_OFF_BYTES = 8 << 20

@@ -158,7 +158,7 @@ def verify(data: bytes) -> Fork | Contradiction:
                 return _fork(document)
             case "contradiction":
                 return _contradiction(document)
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, binascii.Error) as error:
         raise InvalidInputError(Reason.INVALID_FILE, f"the evidence is incomplete: {str(error)[:200]}") from error
     raise InvalidInputError(Reason.INVALID_FILE, f"evidence of a kind that is not known here: {str(document.get('kind'))[:40]!r}")
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMITTEE_SIZE",
     "LAST_SECOND",
+    "MAX_COSIGNATURE_BYTES",
     "committee",
     "confirming",
     "is_confirmed",

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from kad_node.service.affairs import governance_of
 from kad_node.store.transaction import micros_now
 from kad_protocol import feed as feeds
-from kad_protocol import keychain
-from kad_protocol.entry import new_entry, parse_genesis
+from kad_protocol import keychain, merkle
+from kad_protocol.entry import log_keys_of, new_entry, parse_genesis
 from kad_protocol.errors import PermissionDeniedError, PreconditionError, Reason, UnavailableError
 from kad_protocol.feed import Draft
 from kad_protocol.governance import Refused
@@ -54,9 +54,12 @@ def _der(pem: bytes) -> bytes:
     return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
 
-def _keys_of_today(tx: SqliteTransaction, feed: FeedId) -> LogKeys | None:
+def _keys_of_today(tx: SqliteTransaction, feed: FeedId, genesis: bytes) -> LogKeys | None:
+    """The keys of a feed that is known here; of one of which nothing has arrived yet those in its genesis, if it is that one."""
     state = tx.feed(feed)
-    return feeds.keys_of(state) if state is not None and state.log_keys else None
+    if state is None or (not state.log_keys and state.genesis != merkle.leaf_hash(genesis)):
+        return None
+    return feeds.keys_of(state) if state.log_keys else log_keys_of(feed.origin, parse_genesis(genesis)[1].log_keys.SerializeToString())
 
 
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
@@ -75,7 +78,7 @@ class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):
         node = self._node
 
         def admit(tx: SqliteTransaction) -> tuple[Application, bytes, PreconditionError | None]:
-            application = self._enrolment.redeem(tx, request, _now(), lambda feed: _keys_of_today(tx, feed))
+            application = self._enrolment.redeem(tx, request, _now(), lambda feed: _keys_of_today(tx, feed, request.genesis))
             return application, tx.entries(node.own, 0, 1, 1)[0].body, self._admit(tx, application)
 
         application, genesis, not_yet = await node.store.write(admit)

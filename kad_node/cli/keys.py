@@ -23,7 +23,7 @@ from kad_protocol import invitation
 from kad_protocol.certificates import key_digest
 from kad_protocol.channel import presented_authority
 from kad_protocol.entry import log_keys_of, parse_entry
-from kad_protocol.errors import KadError, PreconditionError, Reason
+from kad_protocol.errors import InvalidInputError, KadError, PreconditionError, Reason
 from kad_protocol.keys import RecoveryKeys
 from kad_protocol.names import FeedId, check_forum
 from kad_protocol.v1 import entry_pb2, node_pb2
@@ -251,7 +251,10 @@ async def _begin(
     """Ask for the code, show what becomes void, and make the new epoch."""
     home = context.home
     forum, source = await _source(context, forum, where, pin, fresh=fresh, yes=yes)
-    code = code_file.read(1000) if code_file is not None else click.prompt(_("Recovery code of {forum}").format(forum=forum), err=True)
+    try:
+        code = code_file.read(1000) if code_file is not None else click.prompt(_("Recovery code of {forum}").format(forum=forum), err=True)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(Reason.INVALID_FILE, f"{code_file.name} holds no recovery code: it is not text") from error
     recovery = RecoveryKeys.from_code(code.strip())
     store = None if fresh else await SqliteStore.open(home.store)
     try:

@@ -26,7 +26,7 @@ from kad_protocol.errors import (
     UnavailableError,
 )
 from kad_protocol.feed import Draft
-from kad_protocol.governance import Governance
+from kad_protocol.governance import Governance, ReviewState, review_state
 from kad_protocol.names import RecordName, new_record_id, parse_forum_name, parse_member_name
 from kad_protocol.v1 import content_pb2, entry_pb2, governance_pb2, records_pb2
 
@@ -57,7 +57,9 @@ def to_record(row: RecordRow, own: FeedId, *, with_content: bool = True, may_rev
     """
     state: int = row.state
     if row.version != row.latest and state != records_pb2.RECORD_STATE_RETRACTED:
-        state = records_pb2.RECORD_STATE_PUBLISHED if row.content else _absent(row, own)
+        shown = records_pb2.RECORD_STATE_PUBLISHED if row.content else _absent(row, own)
+        # A newer version lets nobody read what waited or was turned down.
+        state = _REVIEWS.get(review_state(row.review) or ReviewState.SHOWN, shown)
     record = records_pb2.Record(
         name=str(RecordName(row.feed.forum, row.record, "" if row.feed.federation == own.federation else row.feed.federation)),
         version=row.version,
@@ -79,6 +81,12 @@ def to_record(row: RecordRow, own: FeedId, *, with_content: bool = True, may_rev
     elif row.content and with_content and (state not in _UNDER_REVIEW or may_review):
         record.content.CopyFrom(contents.parse_content(contents.split(row.content)[1]))
     return record
+
+
+_REVIEWS = {
+    ReviewState.WAITS: records_pb2.RECORD_STATE_SUBMITTED,
+    ReviewState.TURNED_DOWN: records_pb2.RECORD_STATE_REJECTED,
+}
 
 
 def _absent(row: RecordRow, own: FeedId) -> int:

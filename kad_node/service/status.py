@@ -149,6 +149,7 @@ class Status:
         await self.node.store.write(forget)
         if self._peers is not None:
             await self._peers.forget(name, federation)
+            self._peers.distrust(FeedId(federation, name))
 
     async def known_peers(self) -> list[node_pb2.PeerCard]:
         """The cards that the operator gave."""

@@ -44,6 +44,8 @@ class RecordRow:
     source: str | None = None
     #: Origin of the feed of an earlier epoch, where the entry of this version lies in one.
     former: str | None = None
+    #: Where this version stands with those who review it, as governance keeps it; None if it does not.
+    review: bytes | None = None
     #: The value by which the list is ordered.
     order: Any = None
 
@@ -108,7 +110,10 @@ _COLUMNS = (
     " (SELECT MIN(o.idx) FROM observation o JOIN feed s ON s.id = o.observer AND s.federation = f.federation"
     " WHERE o.feed = IFNULL(v.feed, r.feed) AND r.source = 0 AND o.size > v.idx),"
     " (SELECT s.origin FROM feed s WHERE s.id = r.source),"
-    " (SELECT s.origin FROM feed s WHERE s.id = v.feed)"
+    " (SELECT s.origin FROM feed s WHERE s.id = v.feed),"
+    " (SELECT a.value FROM affair a JOIN feed s ON s.id = a.simpul AND s.federation = f.federation"
+    " WHERE r.source = 0 AND a.kind = 'submitted' AND a.key = 'forums/' || f.forum || ' ' || r.ulid || ' '"
+    " || printf('%04d/%013d', (SELECT w.epoch FROM feed w WHERE w.id = IFNULL(v.feed, r.feed)), v.idx))"
 )
 _NEWEST = "record r JOIN feed f ON f.id = r.feed JOIN version v ON v.rid = r.rid AND v.version = r.version"
 
@@ -479,6 +484,11 @@ class Queries:
         """Kept proofs of forks, oldest first: number, feed, time (microseconds since 1970), file."""
         rows = self._connection.execute("SELECT e.id, f.origin, e.time, e.data FROM evidence e JOIN feed f ON f.id = e.feed ORDER BY e.id")
         return [(number, FeedId.parse(origin), time, data) for number, origin, time, data in rows]
+
+    def has_evidence(self, feed: FeedId) -> bool:
+        """Is a proof kept that a feed has two histories?"""
+        found = self._connection.execute("SELECT 1 FROM evidence e JOIN feed f ON f.id = e.feed WHERE f.origin = ? LIMIT 1", (feed.origin,))
+        return found.fetchone() is not None
 
     def forks(self, limit: int) -> list[bytes]:
         """The same, only the files, at most so many."""

@@ -761,6 +761,10 @@ class SqliteTransaction(Queries):
             (reason, times),
         )
 
+    def forget_meta(self, key: str) -> None:
+        """Forget a fact about this store."""
+        self._connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+
     def put_meta(self, key: str, value: bytes) -> None:
         """Keep a fact about this store."""
         self._connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))

@@ -17,6 +17,7 @@ from kad_protocol.governance.effects import Annulled, Effect, Pinned, Released, 
 from kad_protocol.governance.federation import UNLAWFUL, Governance
 from kad_protocol.governance.mandates import LONGEST_MANDATE_DAYS, check_mandate
 from kad_protocol.governance.state import Items
+from kad_protocol.governance.submissions import ReviewState, review_state
 from kad_protocol.governance.words import FOUNDING_RULES, Refused
 
 __all__ = [
@@ -30,10 +31,12 @@ __all__ = [
     "Pinned",
     "Refused",
     "Released",
+    "ReviewState",
     "Standing",
     "Superseded",
     "Withdrawn",
     "check_charter",
     "check_mandate",
     "question_of",
+    "review_state",
 ]

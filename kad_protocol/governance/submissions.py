@@ -5,6 +5,7 @@ As the entries say, whatever contents have arrived where. Both are kept by the m
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from kad_protocol.governance.effects import Released
@@ -15,10 +16,22 @@ from kad_protocol.v1 import content_pb2, entry_pb2
 if TYPE_CHECKING:
     from kad_protocol.names import FeedId
 
-__all__ = ["ALL_KINDS", "Submissions"]
+__all__ = ["ALL_KINDS", "ReviewState", "Submissions", "review_state"]
 
-#: Where a version of a record stood with those who review it.
-_SHOWN, _WAITS, _TURNED_DOWN = 0, 1, 2
+
+class ReviewState(IntEnum):
+    """Where a version of a record stands with those who review it."""
+
+    SHOWN = 0
+    WAITS = 1
+    TURNED_DOWN = 2
+
+
+def review_state(kept: bytes | None) -> ReviewState | None:
+    """Where a version stands, by what is kept of it (an item of the kind ``submitted``); None if nobody reviews it."""
+    return None if kept is None else ReviewState(int(kept.split()[-1]))
+
+
 ALL_KINDS = frozenset(content_pb2.RecordKind.values())
 
 
@@ -62,10 +75,10 @@ class Submissions(State):
         # Each is remembered, since what replaces it may turn out to be void (``_resubmit``).
         if waits:
             self._items.put("submission", key, said)
-            self._items.put("submitted", f"{key} {feed_key(feed.epoch, index)}", said + b" %d" % _WAITS)
+            self._items.put("submitted", f"{key} {feed_key(feed.epoch, index)}", said + b" %d" % ReviewState.WAITS)
         elif self._items.get("submission", key) is not None:
             self._items.delete("submission", key)
-            self._items.put("submitted", f"{key} {feed_key(feed.epoch, index)}", said + b" %d" % _SHOWN)
+            self._items.put("submitted", f"{key} {feed_key(feed.epoch, index)}", said + b" %d" % ReviewState.SHOWN)
 
     def submission(self, feed: FeedId, record: str) -> tuple[int, int] | None:
         """Version and kind of a record that waits for review, or was turned down."""
@@ -80,7 +93,7 @@ class Submissions(State):
         key = f"{self.name_of(feed)} {record}"
         kept = self._items.get("submission", key)
         said = self._items.get("submitted", f"{key} {feed_key(*map(int, kept.split()[2:]))}") if kept is not None else None
-        return said is not None and int(said.split()[-1]) == _TURNED_DOWN
+        return said is not None and int(said.split()[-1]) == ReviewState.TURNED_DOWN
 
     def reviewed(self, feed: FeedId, record: str, *, approved: bool) -> None:
         """It was reviewed; what was turned down may be let through later."""
@@ -88,7 +101,7 @@ class Submissions(State):
         kept = self._items.get("submission", key)
         if kept is None:
             return
-        state = _SHOWN if approved else _TURNED_DOWN
+        state = ReviewState.SHOWN if approved else ReviewState.TURNED_DOWN
         self._items.put("submitted", f"{key} {feed_key(*map(int, kept.split()[2:]))}", kept + b" %d" % state)
         if approved:
             self._items.delete("submission", key)
@@ -99,9 +112,9 @@ class Submissions(State):
         submitted = self._items.all("submitted", f"{key} ")
         for place, value in submitted:
             said, _, state = value.rpartition(b" ")
-            if int(said.split()[0]) != version or int(state) == _WAITS:
+            if int(said.split()[0]) != version or int(state) == ReviewState.WAITS:
                 continue
-            self._items.put("submitted", place, said + b" %d" % _WAITS)
+            self._items.put("submitted", place, said + b" %d" % ReviewState.WAITS)
             if place == submitted[-1][0]:
                 self._items.put("submission", key, said)
                 return True
@@ -128,8 +141,8 @@ class Submissions(State):
                 # In the order of the feeds, so the newest is the last.
                 before[record] = said, int(state)
         for record in touched:
-            stood, state_before = before.get(record, (b"", _SHOWN))
-            if state_before == _SHOWN:
+            stood, state_before = before.get(record, (b"", ReviewState.SHOWN))
+            if state_before == ReviewState.SHOWN:
                 self._items.delete("submission", record)
             else:
                 self._items.put("submission", record, stood)
