@@ -39,7 +39,7 @@ def main() -> None:
     """Leave the checks out, then be the daemon that was named."""
     _replace(order, "advance", fold.advance)
     _replace(SqliteTransaction, "waits_for_review", lambda *_: False)
-    _replace(Witness, "is_waiting_for", lambda *_: False)
+    _replace(Witness, "notice", lambda *_: False)
     for name in ("propose", "take", "shown", "grown"):
         _replace(Witness, name, _nothing)
     _replace(Steward, "run", _for_ever)
