@@ -121,8 +121,7 @@ class State:
 
     def _voting(self) -> list[governance_pb2.FederationMember]:
         # Not all members are read for it: whoever applies costs nothing, and a simpul can let endlessly many apply.
-        found = (self.member(name) for name, _ in self._items.all("voting"))
-        return [member for member in found if member is not None]
+        return [governance_pb2.FederationMember.FromString(value) for _, value in self._items.all("voting")]
 
     def _holders(self) -> list[str]:
         """Feeds of full members, of all epochs: whoever began anew keeps its office."""
@@ -242,9 +241,10 @@ class State:
         self.head.awaiting_size = max(self.head.awaiting_size, position + 1)
 
     def _keep_member(self, member: governance_pb2.FederationMember) -> None:
-        self._items.put("member", member.name, member.SerializeToString())
+        said = member.SerializeToString()
+        self._items.put("member", member.name, said)
         if has_vote(member):
-            self._items.put("voting", member.name, b"")
+            self._items.put("voting", member.name, said)
         else:
             self._items.delete("voting", member.name)
 
