@@ -220,9 +220,11 @@ class Daemon(Generic[C]):
         duty.add_done_callback(self._look_at_end)
 
     def _look_at_end(self, duty: asyncio.Task[None]) -> None:
-        if not duty.cancelled():
-            log.critical("a duty ended, so this daemon ends", exc_info=duty.exception(), extra={"duty": duty.get_name()})
-            name = duty.get_name()
+        if duty.cancelled():
+            return
+        name = duty.get_name()
+        log.critical("a duty ended, so this daemon ends", exc_info=duty.exception(), extra={"duty": name})
+        if not self._stopping.is_set():
             self._fault = UnavailableError(Reason.SHUTTING_DOWN, f"{name} ended in a fault that nobody expected; the log has it", duty=name)
             self._stopping.set()
 

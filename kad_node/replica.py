@@ -20,7 +20,7 @@ from kad_protocol import evidence, keychain, merkle, order
 from kad_protocol import feed as feeds
 from kad_protocol.audience import is_open, only_open
 from kad_protocol.entry import parse_entry
-from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, Reason, StorageError, VerificationError
+from kad_protocol.errors import KadError, NotFoundError, PermissionDeniedError, QuotaError, Reason, StorageError, VerificationError
 from kad_protocol.exchange import refusal_of
 from kad_protocol.names import FeedId
 from kad_protocol.v1 import replication_pb2
@@ -146,7 +146,7 @@ class StoreReplica:
             )
         named = [(FeedId.parse(head.feed), head) for head in heads]
         checkable = [(feed, head) for feed, head in named if head.checkpoint and feed in self._sizes]
-        found = await self._store.read(lambda tx: _compare(tx, peer, checkable)) if checkable else _Compared()
+        found = await self._store.read(lambda tx: _compare(tx, peer, checkable, self._own)) if checkable else _Compared()
         for feed, error in found.errors:
             await self.caught(peer, feed, error)
         for feed, lasting in found.doubtful.items():
@@ -154,7 +154,7 @@ class StoreReplica:
         for feed, head in named:
             if feed == self._own and self._may_speak(peer):
                 proved = found.signed.get((feed, head.checkpoint), 0)
-                self._noted(self.fence.told(peer, head.size, proved, self._own_size, self._others))
+                self._noted(self.fence.told(peer, head.size, proved, max(self._own_size, found.own_size), self._others))
         if complete and self._may_speak(peer):
             # It has named all that it has; our feed may not be among it.
             self._noted(self.fence.silent(peer, self._own_size, self._others))
@@ -231,8 +231,7 @@ class StoreReplica:
         if feed not in self._sizes:
             # The writer is not troubled with what nobody here vouches for.
             raise _StrangerError(feed)
-        if self.quota is not None and feed != self._own:
-            self.quota.check(feed)
+        self._check_quota(feed)
         extended = await self._store.write(lambda tx: self.extend(tx, batch, note))
         if self.quota is not None and extended.added:
             new = slice(len(batch.entries) - extended.added, None)
@@ -287,7 +286,19 @@ class StoreReplica:
     async def missing(self, limit: int) -> list[replication_pb2.ContentRequest]:
         """See ``exchange.Replica``."""
         found = await self._store.read(lambda tx: tx.missing_contents(limit))
-        return [replication_pb2.ContentRequest(feed=feed.origin, index=index) for feed, index in found]
+        # What would be refused is not asked for, or it would be sent again and again.
+        return [replication_pb2.ContentRequest(feed=feed.origin, index=index) for feed, index in found if self._has_room(feed)]
+
+    def _has_room(self, feed: FeedId) -> bool:
+        try:
+            self._check_quota(feed)
+        except QuotaError:
+            return False
+        return True
+
+    def _check_quota(self, feed: FeedId) -> None:
+        if self.quota is not None and feed != self._own:
+            self.quota.check(feed)
 
     async def give(self, peer: FeedId, wanted: Sequence[replication_pb2.ContentRequest]) -> list[replication_pb2.ContentReply]:
         """See ``exchange.Replica``."""
@@ -326,8 +337,7 @@ class StoreReplica:
                 return True
 
             try:
-                if self.quota is not None and feed != self._own:
-                    self.quota.check(feed)
+                self._check_quota(feed)
                 stored = await self._store.write(supply)
                 if self.quota is not None and stored:
                     self.quota.charge(feed, 0, len(reply.content))
@@ -514,10 +524,13 @@ class _Compared:
     unknown: set[FeedId] = field(default_factory=set)
     #: Those of them whose history cannot be what is here; True where keys that were given up have signed it, which no going on mends.
     doubtful: dict[FeedId, bool] = field(default_factory=dict)
+    #: How much of our own feed is on disk; the event loop may not have heard of the last commit yet.
+    own_size: int = 0
 
 
-def _compare(tx: SqliteTransaction, peer: FeedId, heads: Sequence[tuple[FeedId, replication_pb2.Head]]) -> _Compared:
-    found = _Compared()
+def _compare(tx: SqliteTransaction, peer: FeedId, heads: Sequence[tuple[FeedId, replication_pb2.Head]], own: FeedId) -> _Compared:
+    state = tx.feed(own)
+    found = _Compared(own_size=state.signed_size if state is not None else 0)
     for feed, head in heads:
         try:
             signed = feeds.check_head(tx, feed, head.checkpoint)

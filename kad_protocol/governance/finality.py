@@ -131,9 +131,6 @@ class Finality(Members, Acts):
         if member.state == ACTIVE and self._is_time_wrong(int(time), confirmed, entry_pb2.Membership.FromString(entry).mandates):
             self.effects.append(Annulled(position, Reason.ACT_TIME_WRONG))
             self._depart(member, FeedId.parse(member.feed), 0, self.head.position - 1)
-            # It was never lawfully here, so no recovery brings that back.
-            member.ClearField("state_before")
-            self._keep_member(member)
 
     def _is_time_wrong(self, done: int, confirmed: int, mandates: Iterable[entry_pb2.MandateRef]) -> bool:
         """Does the time at which something was done under mandates not fit the time at which members confirmed it?

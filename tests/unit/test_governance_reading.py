@@ -340,6 +340,9 @@ def test_a_withdrawal_that_was_not_lawful_has_not_been(fed: Federation) -> None:
     assert reason(tx, SIMPUL, place) == Reason.ACT_TIME_WRONG
     assert governance(tx).hosted(owner.feed, record) == (1, AGENDA, False)
     assert records(tx)[record][1:] == (1, records_pb2.RECORD_STATE_PUBLISHED)
+    row = tx.record(RecordName("forum-0", record), 0, SIMPUL)
+    assert row is not None
+    assert row.retraction == ""
 
 
 def test_a_version_that_was_not_lawful_leaves_the_one_before_it(fed: Federation) -> None:
@@ -355,6 +358,7 @@ def test_a_version_that_was_not_lawful_leaves_the_one_before_it(fed: Federation)
     row = tx.record(RecordName("forum-0", record), 0, SIMPUL)
     assert row is not None
     assert (row.version, row.state) == (1, records_pb2.RECORD_STATE_PUBLISHED)
+    assert tx.record(RecordName("forum-0", record), 2, SIMPUL) is None
     assert contents.parse_content(contents.split(row.content)[1]).title == "Versi 1"
     # Under a new mandate it goes on from there.
     fresh = fed.mandate(owner, kinds=[PRACTICE])

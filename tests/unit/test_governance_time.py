@@ -195,6 +195,26 @@ def test_whoever_was_admitted_anew_is_not_undone_by_what_was_wrong_the_first_tim
     assert governance(tx).member("forums/boneka").state == ACTIVE  # type: ignore[union-attr]
 
 
+def test_an_admission_is_judged_by_its_own_confirmation_and_not_by_that_of_an_earlier_one(fed: Federation) -> None:
+    fed.adopt(charter(admission_endorsements=4))
+    refs = [fed.mandate(forum, "admit-members", end=fed.now + DAY) for forum in fed.forums]
+    fed.observe(*fed.forums)
+    honest, made = list(fed.forums), Author(MemoryLog(), FeedId(SIMPUL.federation, "baru"))
+    first, early = fed.admit(made, mandates=refs), fed.now
+    fed.observe(made)
+    entry = fed.entry()
+    entry.departure.SetInParent()
+    fed.say(made, entry)
+    fed.observe(made)
+    fed.now += HOUR
+    second = fed.admit(made, mandates=refs)
+    fed.finality(honest, at=early, size=first + 1)
+    fed.finality(honest)
+    tx = fed.node()
+    assert [reason(tx, SIMPUL, place) for place in (first, second)] == [None, None]
+    assert governance(tx).member("forums/baru").state == ACTIVE  # type: ignore[union-attr]
+
+
 def confirm(fed: Federation, times: dict[Author, int]) -> int:
     """A Finality entry with confirmations of these times, seconds since 1970."""
     size = fed.simpul.log.feed(SIMPUL).size

@@ -106,6 +106,17 @@ def test_what_the_own_keys_have_signed_closes_the_fence_again() -> None:
     fence.require()
 
 
+async def test_what_lies_on_disk_closes_no_fence(node: Node) -> None:
+    """Somebody shows an entry of which the event loop has not heard yet that it was stored."""
+    await node.store.write(lambda tx: feeds.append(tx, OWN, [draft("satu")]))
+    head = await node.store.read(lambda tx: tx.feed(OWN))
+    assert head is not None
+    node.replica.signed_sizes()[OWN] = 1
+    said = replication_pb2.Head(feed=OWN.origin, size=head.size, checkpoint=head.checkpoint)
+    await node.replica.meet(OTHER, [said], complete=False)
+    assert node.fence.state is FenceState.OPEN
+
+
 async def test_what_is_written_as_the_fence_opens_comes_after_what_waited(home: Home) -> None:
     node = await Node.open(home, CONFIG)
     (first,) = await Records(node).create([records_pb2.CreateRecordRequest(content=practice("satu"))])
@@ -231,6 +242,7 @@ async def test_what_is_put_off_fills_no_memory(tmp_path: Path) -> None:
         kept = [item for items in witness._waiting.values() for _, item in items.values()]
         assert sum(item.ByteSize() for item in kept) <= 8 << 20
         assert kept
+        assert all(len(given.lines) <= 4096 for item in kept for given in item.cosignatures)
         assert {error.reason for _, error in refused} == {Reason.NOTE_MALFORMED}
     finally:
         await world.close()
@@ -239,7 +251,8 @@ async def test_what_is_put_off_fills_no_memory(tmp_path: Path) -> None:
 async def test_contents_that_come_later_are_measured_too(node: Node) -> None:
     author = Author(MemoryLog(), OTHER)
     await known(node, author)
-    node.replica.quota = Quota(1000, 20_000, now=lambda: 0.0)
+    clock = [0.0]
+    node.replica.quota = Quota(1000, 20_000, now=lambda: clock[-1])
     drafts = [draft(f"J{number}", text="x" * 300) for number in range(50)]
     author.write(drafts)
     batch = author.batch(0)
@@ -250,6 +263,10 @@ async def test_contents_that_come_later_are_measured_too(node: Node) -> None:
     stored = await node.store.read(lambda tx: [bool(entry.content) for entry in tx.entries(OTHER, 1, 100, 1 << 30)])
     assert 0 < sum(stored) < 50
     assert (await node.store.read(lambda tx: tx.reason_counts()))["QUOTA_EXCEEDED"] == 50 - sum(stored)
+    # Nor is it asked for again before there is room.
+    assert await node.replica.missing(32) == []
+    clock.append(3600.0)
+    assert len(await node.replica.missing(32)) == min(32, 50 - sum(stored))
 
 
 async def test_of_a_feed_that_was_given_up_one_proof_is_kept(node: Node) -> None:
