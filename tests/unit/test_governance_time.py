@@ -200,7 +200,9 @@ def test_an_admission_is_judged_by_its_own_confirmation_and_not_by_that_of_an_ea
     refs = [fed.mandate(forum, "admit-members", end=fed.now + DAY) for forum in fed.forums]
     fed.observe(*fed.forums)
     honest, made = list(fed.forums), Author(MemoryLog(), FeedId(SIMPUL.federation, "baru"))
-    first, early = fed.admit(made, mandates=refs), fed.now
+    first = fed.admit(made, mandates=refs)
+    early = confirmation(fed, dict.fromkeys(honest, fed.now // 1_000_000))
+    fed.forums.append(made)
     fed.observe(made)
     entry = fed.entry()
     entry.departure.SetInParent()
@@ -208,23 +210,30 @@ def test_an_admission_is_judged_by_its_own_confirmation_and_not_by_that_of_an_ea
     fed.observe(made)
     fed.now += HOUR
     second = fed.admit(made, mandates=refs)
-    fed.finality(honest, at=early, size=first + 1)
-    fed.finality(honest)
+    entry = fed.entry()
+    entry.finality.note = early
+    places = [first, second, fed.say(fed.simpul, entry), fed.finality(honest)]
     tx = fed.node()
-    assert [reason(tx, SIMPUL, place) for place in (first, second)] == [None, None]
+    assert governance(tx).head.position == places[-1] + 1
+    assert [reason(tx, SIMPUL, place) for place in places] == [None] * 4
     assert governance(tx).member("forums/baru").state == ACTIVE  # type: ignore[union-attr]
 
 
-def confirm(fed: Federation, times: dict[Author, int]) -> int:
-    """A Finality entry with confirmations of these times, seconds since 1970."""
+def confirmation(fed: Federation, times: dict[Author, int]) -> bytes:
+    """The log as it stands, confirmed at these times, seconds since 1970."""
     size = fed.simpul.log.feed(SIMPUL).size
     checkpoint = Checkpoint(SIMPUL.origin, size, merkle.root_at(fed.simpul.log.tiles(SIMPUL), size))
     lines = [
         "".join(str(line) for line in cosign(checkpoint, (who.witness or who.keys).witness_signer(who.feed.origin), time)).encode()
         for who, time in times.items()
     ]
+    return with_cosignatures(fed.simpul.log.feed(SIMPUL).checkpoint, lines)
+
+
+def confirm(fed: Federation, times: dict[Author, int]) -> int:
+    """A Finality entry with such confirmations."""
     entry = fed.entry()
-    entry.finality.note = with_cosignatures(fed.simpul.log.feed(SIMPUL).checkpoint, lines)
+    entry.finality.note = confirmation(fed, times)
     return fed.say(fed.simpul, entry)
 
 
